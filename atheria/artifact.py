@@ -1,0 +1,135 @@
+"""The exported law ``law.pt``: TorchScript that describes itself in ``atheria.json``.
+
+Reading and writing TorchScript is kept in this file (torch deprecates it, a successor may join it).
+"""
+
+import json
+import os
+import warnings
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import nn
+
+from atheria.config import SCHEMA, Grid, InitialStateConfig, PhysicsConfig, Seed, UserError, validate
+from atheria.files import atomically, verify_zip
+
+FILE_NAME = "law.pt"
+DESCRIPTION_NAME = "atheria.json"
+VERSION = 1
+
+_LONGEST_DESCRIPTION = 1 << 20
+DEFAULT_PHYSICS = PhysicsConfig(
+    gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus"
+)
+"""What a file that does not say its physics is rolled out with."""
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class Description:
+    """What ``atheria.json`` says.
+
+    Attributes:
+        schema: Version of this format.
+        law: Registered name; a description names a law, it never names code.
+        config: The law's own configuration.
+        d_state: Complex components of a cell.
+        stride: H and W must be multiples of it.
+        has_memory: Whether forward takes and returns a memory.
+        physics: The step around the law.
+        receptive_radius: In cells, or None where the law is not local.
+        vacuum_stable: Whether a step maps vacuum to vacuum.
+        training_grid: [H, W].
+        initial_state: Where training started from.
+        noise: Channel and highest level of the training.
+        seed: Seed of the training.
+        run_id: MLflow run, or None.
+        git_commit: Commit of the training, or None.
+        torch_version: What wrote the file.
+    """
+
+    schema: Annotated[int, Field(ge=1, le=VERSION)]
+    law: str
+    config: dict[str, Any]
+    d_state: Annotated[int, Field(ge=1, le=4096)]
+    stride: Annotated[int, Field(ge=1, le=4096)]
+    has_memory: bool
+    physics: PhysicsConfig
+    receptive_radius: Annotated[int, Field(ge=0)] | None
+    vacuum_stable: bool
+    training_grid: Grid
+    initial_state: InitialStateConfig
+    noise: dict[str, str | float]
+    seed: Seed
+    run_id: str | None
+    git_commit: str | None
+    torch_version: str
+
+    def to_json(self) -> str:
+        """The text of ``atheria.json``."""
+        return json.dumps(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
+
+
+def script(law: nn.Module) -> torch.jit.ScriptModule:
+    """The law in TorchScript, in evaluation mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted: torch.jit.ScriptModule = torch.jit.script(law.eval())
+        return scripted
+
+
+def write(path: Path, scripted: torch.jit.ScriptModule, description: Description) -> None:
+    """Writes the artifact, whole or not at all."""
+    extra = {DESCRIPTION_NAME: description.to_json()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        atomically(path, lambda file: torch.jit.save(scripted, str(file), _extra_files=extra))
+
+
+def read_description(path: str | os.PathLike[str]) -> Description | None:
+    """What an artifact says of itself; None for TorchScript without a description.
+
+    Raises:
+        UserError: The file is missing or damaged, or its description is not as it must be.
+    """
+    file = Path(path)
+    verify_zip(file, "a TorchScript file (.pt)")
+    with zipfile.ZipFile(file) as archive:
+        found = [info for info in archive.infolist() if info.filename.endswith(f"/extra/{DESCRIPTION_NAME}")]
+        if not found:
+            return None
+        if found[0].file_size > _LONGEST_DESCRIPTION:
+            raise UserError(f"'{file}': its {DESCRIPTION_NAME} is longer than a description can be")
+        text = archive.read(found[0])
+    try:
+        return validate(Description, json.loads(text), at=DESCRIPTION_NAME)
+    except (UserError, ValueError) as error:
+        raise UserError(f"'{file}' has a description that cannot be used: {error}") from None
+
+
+def physics_of(description: Description | None, changes: Mapping[str, Any]) -> PhysicsConfig:
+    """The physics to roll a law out with.
+
+    Args:
+        description: The artifact's, or None for a plain file, which has PHYSICS' defaults.
+        changes: Values to use instead.
+
+    Raises:
+        UserError: A key or a value is wrong, or the boundary of an artifact would change.
+    """
+    physics = description.physics if description else DEFAULT_PHYSICS
+    changed = validate(PhysicsConfig, {**asdict(physics), **changes}, at="physics")  # type: ignore[call-overload]
+    if description and changed.boundary != physics.boundary:
+        raise UserError(
+            f"`physics.boundary` is baked into the law as '{physics.boundary}'; "
+            f"export it anew for '{changed.boundary}'"
+        )
+    return changed
+
+

@@ -1,0 +1,223 @@
+"""What a command may be told: types and ranges, checked before anything happens.
+
+Hydra composes the YAML files of ``conf/``, which hold every default; the dataclasses here hold none.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+SCHEMA = ConfigDict(extra="forbid", strict=True)
+"""Keys beyond the fields are refused, and nothing is converted but an integer to a float."""
+
+Schema = TypeVar("Schema")
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class UserError(ValueError):
+    """A fault of the caller's, whose message says what to do; commands print it alone."""
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class PhysicsConfig:
+    """The step around the law.
+
+    Attributes:
+        gamma: Amplitude decay per step, 0 <= gamma < 1.
+        epsilon: Cells whose norm is at most this become vacuum.
+        normalise: What is restored after a step: nothing, each cell's norm to 1, or the energy.
+        fire_rate: Probability that a cell updates in a step.
+        boundary: Padding of the law's convolutions; part of the law once it is built.
+    """
+
+    gamma: Annotated[float, Field(ge=0, lt=1)]
+    epsilon: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    normalise: Literal["none", "cell", "global"]
+    fire_rate: Annotated[float, Field(gt=0, le=1)]
+    boundary: Literal["torus", "zeros"]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class CurriculumConfig:
+    """How the noise level grows with the episode; see `atheria.noise.Curriculum`."""
+
+    name: Literal["constant", "linear", "cosine"]
+    episodes: Positive | None = None
+    off_below: Annotated[float, Field(ge=0)] = 0.0
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class NoiseConfig:
+    """A noise channel and its rate per step."""
+
+    name: str
+    level: Annotated[float, Field(ge=0, le=1)]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class TrainingNoiseConfig(NoiseConfig):
+    """A noise channel, its highest rate per step, and the way there."""
+
+    curriculum: CurriculumConfig
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class InitialStateConfig:
+    """A kind of initial state with its own option; see `atheria.initial_state`."""
+
+    kind: Literal["soup", "random", "particles", "gaussian", "zeros", "file"]
+    density: Annotated[float, Field(ge=0, le=1)] = 0.5
+    count: Positive = 16
+    width: Annotated[float, Field(gt=0)] = 4.0
+    path: str | None = None
+
+
+def _as_sides(grid: Any) -> list[int]:
+    sides = grid if isinstance(grid, list) else [grid, grid]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 65536 for side in sides):
+        raise ValueError("should be N or [height, width], each from 1 to 65536")
+    return sides
+
+
+Grid = Annotated[list[int], BeforeValidator(_as_sides)]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class TrainerConfig:
+    """The training loop; what the trainers v3 and v4 differ in is here."""
+
+    name: str
+    episodes: Positive
+    steps: Positive
+    batch_size: Positive
+    grid: Grid
+    lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    optimizer: Literal["adam", "adamw"]
+    weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    scheduler: Literal["none", "plateau"]
+    clip: Annotated[float, Field(gt=0)]
+    precision: Literal["fp32", "bf16"]
+    eval_every: Positive
+    eval_universes: Positive
+    checkpoint_every: Positive
+    loss: Annotated[
+        dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)
+    ]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class TrackingConfig:
+    """Where runs are logged; see `atheria.tracking`."""
+
+    uri: str | None
+    experiment: Annotated[str, Field(min_length=1)]
+    run_name: str | None
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class TrainConfig:
+    """Everything that a training run is told."""
+
+    model: dict[str, Any]
+    physics: PhysicsConfig
+    noise: TrainingNoiseConfig
+    initial_state: InitialStateConfig
+    trainer: TrainerConfig
+    tracking: TrackingConfig
+    seed: Seed
+    device: str
+    output: str
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class ExportConfig:
+    """What `atheria.export` is told."""
+
+    run_id: str | None
+    checkpoint: str | None
+    physics: dict[str, Any]
+    initial_state: InitialStateConfig
+    tracking: TrackingConfig
+    grid: Grid
+    seed: Seed
+    output: str | None
+    model: dict[str, Any] | None = None
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class RolloutConfig:
+    """What `atheria.rollout` is told."""
+
+    run_id: str | None
+    law: str | None
+    steps: Positive
+    grid: Grid | None
+    universes: Positive
+    seed: Seed
+    physics: dict[str, Any]
+    initial_state: dict[str, Any]
+    noise: NoiseConfig
+    observe_every: Positive
+    frames: Annotated[int, Field(ge=2, le=32)]
+    threads: Annotated[int, Field(ge=0)]
+    device: str
+    tracking: TrackingConfig
+    output: str
+
+
+def validate(schema: type[Schema], values: Mapping[str, Any], at: str = "") -> Schema:
+    """The values as an instance of `schema`.
+
+    Args:
+        schema: A dataclass made with `SCHEMA`.
+        values: Nested mappings of YAML's types.
+        at: Dotted path of `values` in the whole configuration, for messages.
+
+    Raises:
+        UserError: A key is unknown or missing, a type is wrong, or a value is out of range.
+    """
+    try:
+        # JSON's types are YAML's: strict validation of Python objects would want dataclass instances.
+        return TypeAdapter(schema).validate_json(json.dumps(values))
+    except ValidationError as error:
+        faults = [_describe(schema, dict(fault), at) for fault in error.errors()]
+        raise UserError("\n".join(dict.fromkeys(faults))) from None
+
+
+def _describe(schema: type, fault: dict[str, Any], at: str) -> str:
+    path = [str(part) for part in fault["loc"]]
+    name = ".".join([at, *path] if at else path)
+    if fault["type"] == "unexpected_keyword_argument":
+        return unknown_key(name, known_keys(schema, path[:-1]))
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"`{name}` is missing; give it: {name}=..."
+    rule = fault["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("should", "must", 1)
+    hint = ""
+    if fault["type"] in ("dataclass_type", "dict_type") and isinstance(fault["input"], str):
+        group = "/".join(name.split("."))
+        hint = f"; to choose from the group: {group}={fault['input']}"
+    if fault["type"] == "string_type" and isinstance(fault["input"], int | float):
+        hint = f"; quote it: {name}='\"...\"'"
+    return f"`{name}` {rule}, got {fault['input']!r}{hint}"
+
+
+def known_keys(schema: Any, path: list[str]) -> list[str]:
+    """The keys that a schema allows below a path of keys."""
+    for key in path:
+        schema = next((field.type for field in fields(schema) if field.name == key), None)
+        if not is_dataclass(schema):
+            return []
+    return [field.name for field in fields(schema)]
+
+
+def unknown_key(name: str, known: list[str]) -> str:
+    """The message for a key that does not exist."""
+    close = get_close_matches(name.rpartition(".")[2], known, n=1)
+    guess = f"; did you mean `{close[0]}`?" if close else ""
+    return f"`{name}` is not a key; allowed there: {', '.join(known) or 'none'}{guess}"

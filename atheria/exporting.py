@@ -1,0 +1,115 @@
+"""From weights to the artifact ``law.pt``, checked against the Python law before it is written."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atheria import artifact, laws
+from atheria.artifact import Description
+from atheria.config import InitialStateConfig, PhysicsConfig, UserError
+from atheria.files import sha256
+from atheria.tracking import LAW_DIGEST_TAG, LoggedRun
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a law comes from, for its description: see `Description` for the fields."""
+
+    model: Mapping[str, Any]
+    physics: PhysicsConfig
+    grid: list[int]
+    initial_state: InitialStateConfig
+    noise: Mapping[str, str | float]
+    seed: int
+    run_id: str | None = None
+    git_commit: str | None = None
+
+
+def export_law(law: nn.Module, origin: Origin, path: Path) -> Description:
+    """Writes a law as an artifact.
+
+    Args:
+        law: The law with its weights.
+        origin: What to say of it.
+        path: Where to write.
+
+    Raises:
+        UserError: The script computes something else than the law; nothing is written.
+    """
+    law = law.cpu().eval()
+    scripted = artifact.script(law)
+    stride = int(law.stride)  # type: ignore[arg-type]
+    d_state = int(origin.model["d_state"])
+    verify(law, scripted, d_state, stride)
+    description = Description(
+        schema=artifact.VERSION,
+        law=origin.model["name"],
+        config={key: value for key, value in origin.model.items() if key != "name"},
+        d_state=d_state,
+        stride=stride,
+        has_memory=laws.has_memory(law),
+        physics=origin.physics,
+        receptive_radius=law.receptive_radius,
+        vacuum_stable=_is_vacuum_stable(law, d_state, origin),
+        training_grid=origin.grid,
+        initial_state=origin.initial_state,
+        noise=dict(origin.noise),
+        seed=origin.seed,
+        run_id=origin.run_id,
+        git_commit=origin.git_commit,
+        torch_version=torch.__version__,
+    )
+    artifact.write(path, scripted, description)
+    return description
+
+
+def log_law(run: LoggedRun, path: Path, description: Description) -> None:
+    """Puts an artifact onto a run: ``law/law.pt``, ``law/atheria.json`` and the digest tag."""
+    with tempfile.TemporaryDirectory() as folder:
+        text = Path(folder) / artifact.DESCRIPTION_NAME
+        text.write_text(description.to_json())
+        run.log_file(text, "law")
+    run.log_file(path, "law")
+    run.set_tag(LAW_DIGEST_TAG, sha256(path))
+
+
+@torch.inference_mode()
+def verify(law: nn.Module, scripted: nn.Module, d_state: int, stride: int) -> None:
+    """Compares a script with its law over several grids and batches.
+
+    Raises:
+        UserError: They differ by more than rounding.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for batch, rows, columns in ((1, 4, 4), (2, 4, 6), (3, 9, 5)):
+        shape = (batch, 2 * d_state, rows * stride, columns * stride)
+        psi = torch.randn(shape, generator=generator)
+        for expected, got in zip(_outputs(law, psi), _outputs(scripted, psi), strict=True):
+            error = (got - expected).abs().max().item()
+            if not error <= 1e-5 * expected.abs().max().item():
+                raise UserError(
+                    f"the scripted law differs from the Python law by {error:.3g} on a field of "
+                    f"shape {shape}; it was not exported. Does forward() depend on something that "
+                    "scripting freezes?"
+                )
+
+
+def _outputs(law: nn.Module, psi: Tensor) -> tuple[Tensor, ...]:
+    """What a law returns for psi: delta, and the memory if it has one."""
+    if not laws.has_memory(law):
+        return (law(psi),)
+    memory = law.initial_memory(psi.shape[0], psi.shape[2], psi.shape[3])  # type: ignore[operator]
+    delta, memory = law(psi, memory)
+    return delta, memory
+
+
+@torch.inference_mode()
+def _is_vacuum_stable(law: nn.Module, d_state: int, origin: Origin) -> bool:
+    vacuum = torch.zeros(1, 2 * d_state, *origin.grid)
+    norm = _outputs(law, vacuum)[0].square().sum(dim=1).sqrt()
+    return bool((norm <= origin.physics.epsilon).all())

@@ -1,0 +1,65 @@
+"""Files that are whole: written atomically, digested, checked before they are read."""
+
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from atheria.config import UserError
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Makes a file appear whole: written beside its place, synced, renamed, folder synced.
+
+    Args:
+        path: Where the file shall be; its folder is made.
+        write: Writes the content to the path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def verify_zip(path: Path, what: str) -> None:
+    """Checks every record's CRC, which torch does not.
+
+    Raises:
+        UserError: The file is missing, is not a zip archive, or a record is damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file '{path}'; give the path of {what}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError) as error:
+        raise UserError(
+            f"'{path}' is not {what}, or it was cut short ({error}); export or copy it again"
+        ) from None
+    if damaged is not None:
+        raise UserError(f"'{path}' is damaged in '{damaged}'; export or copy it again")

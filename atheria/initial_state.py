@@ -1,0 +1,100 @@
+"""Initial states, drawn with the counter-based generator; the engine makes the same fields.
+
+``soup``: each cell is occupied with probability `density`. ``random``: every cell is. ``particles``:
+`count` single cells. ``gaussian``: one state under a bell of standard deviation `width` (of the
+energy), at the centre. ``zeros``: vacuum. ``file``: read from `path`. An occupied cell is in a uniformly
+random state of norm 1.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atheria.config import InitialStateConfig, UserError
+from atheria.philox import INITIAL_STATE, Draws, Lattice
+
+_PLACE = INITIAL_STATE
+_STATE = INITIAL_STATE + 1
+
+
+def make(
+    config: InitialStateConfig, d_state: int, lattice: Lattice, seed: int, step: int = 0
+) -> Tensor:
+    """The field at the start: (B, 2d, H, W) float32 on the lattice's device.
+
+    Args:
+        config: Which kind.
+        d_state: Complex components of a cell.
+        lattice: Universes and grid.
+        seed: Key of the random numbers.
+        step: Their counter; training counts episodes here, the engine's `reset` uses 0.
+
+    Raises:
+        UserError: A file does not hold a field of that shape.
+    """
+    shape = (lattice.universes, 2 * d_state, lattice.height, lattice.width)
+    match config.kind:
+        case "zeros":
+            return torch.zeros(shape, device=lattice.device)
+        case "random":
+            return random_states(d_state, lattice, seed, step)
+        case "soup":
+            occupied = Draws(seed, lattice, step, _PLACE).uniform(1)[0] < config.density
+            return random_states(d_state, lattice, seed, step) * occupied.unsqueeze(1)
+        case "particles":
+            return _particles(config.count, d_state, lattice, seed, step)
+        case "gaussian":
+            return _gaussian(config.width, d_state, lattice, seed, step)
+        case "file":
+            return _from_file(config.path, shape).to(lattice.device)
+
+
+def random_states(d_state: int, lattice: Lattice, seed: int, step: int) -> Tensor:
+    """A uniformly random state of norm 1 in every cell: (B, 2d, H, W)."""
+    re, im = Draws(seed, lattice, step, _STATE).complex_normal(d_state)
+    norm = torch.sqrt((re.square() + im.square()).sum(dim=0))
+    return torch.cat([re / norm, im / norm]).transpose(0, 1).float().contiguous()
+
+
+def _particles(count: int, d_state: int, lattice: Lattice, seed: int, step: int) -> Tensor:
+    """Particle k is drawn at the counter (k, 0); a later one replaces an earlier one in its cell."""
+    row = Lattice(lattice.universes, 1, count, lattice.device, lattice.first)
+    words = Draws(seed, row, step, _PLACE).words(2)[:, :, 0]
+    x, y = (words[0] * lattice.width) >> 32, (words[1] * lattice.height) >> 32
+    states = random_states(d_state, row, seed, step)[:, :, 0]
+    psi = torch.zeros(
+        lattice.universes, 2 * d_state, lattice.height, lattice.width, device=lattice.device
+    )
+    universe = torch.arange(lattice.universes, device=lattice.device)
+    for k in range(count):
+        psi[universe, :, y[:, k], x[:, k]] = states[:, :, k]
+    return psi
+
+
+def _gaussian(width: float, d_state: int, lattice: Lattice, seed: int, step: int) -> Tensor:
+    one_cell = Lattice(lattice.universes, 1, 1, lattice.device, lattice.first)
+    re, im = Draws(seed, one_cell, step, _STATE).complex_normal(d_state)
+    state = torch.cat([re, im]) / torch.sqrt((re.square() + im.square()).sum(dim=0))
+    y = torch.arange(lattice.height, device=lattice.device).double() - lattice.height // 2
+    x = torch.arange(lattice.width, device=lattice.device).double() - lattice.width // 2
+    envelope = torch.exp(-(y.square()[:, None] + x.square()[None, :]) / (4 * width**2))
+    return (state.transpose(0, 1) * envelope).float()
+
+
+def _from_file(path: str | None, shape: tuple[int, int, int, int]) -> Tensor:
+    if path is None or not Path(path).is_file():
+        raise UserError(f"`initial_state.path` must name a .npy or .npz file, got {path!r}")
+    try:
+        content = np.load(path, allow_pickle=False)
+    except (ValueError, OSError) as error:
+        raise UserError(f"`initial_state.path`: '{path}' cannot be read: {error}") from None
+    array = content if isinstance(content, np.ndarray) else content.get("psi")
+    if array is None or array.dtype != np.float32 or array.shape != shape:
+        got = "no field `psi`" if array is None else f"{array.dtype} {array.shape}"
+        raise UserError(
+            f"`initial_state.path`: the field must be float32 {shape}, got {got} in '{path}'; "
+            "set the grid and the number of universes to the file's"
+        )
+    return torch.from_numpy(np.ascontiguousarray(array))

@@ -1,0 +1,211 @@
+"""The work of ``python -m atheria.rollout``."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from atheria_core import Engine
+from numpy.typing import NDArray
+
+from atheria import film, initial_state
+from atheria.artifact import Description, read_description
+from atheria.config import InitialStateConfig, RolloutConfig, UserError, validate
+from atheria.engine import law_of_run
+from atheria.files import atomically
+from atheria.film import Frame
+from atheria.philox import Lattice
+from atheria.progress import Progress
+from atheria.tracking import find_run, start_run
+
+PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
+PRINTED_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A finished rollout.
+
+    Attributes:
+        steps: (T,) the steps that were observed.
+        observables: By name, (T, B) each.
+        frames: Universe 0 along the way.
+        psi: The last field, (B, 2d, H, W).
+        stopped: Why it ended before its last step, or None.
+        folder: Where the files are.
+        run_id: The child run it was logged as, or None for a law without a run.
+    """
+
+    steps: NDArray[np.int64]
+    observables: dict[str, NDArray[np.float64]]
+    frames: list[Frame]
+    psi: NDArray[np.float32]
+    stopped: str | None = None
+    folder: Path = Path()
+    run_id: str | None = None
+
+
+def check(config: RolloutConfig) -> None:
+    """Raises UserError where the settings contradict each other."""
+    if (config.run_id is None) == (config.law is None):
+        raise UserError("name the law by either `run_id` or `law` (the path of an artifact)")
+    if config.initial_state["kind"] is not None:
+        validate(InitialStateConfig, config.initial_state, at="initial_state")
+
+
+def run(config: RolloutConfig) -> Rollout:
+    """Rolls a law out natively; prints, writes and logs what came of it.
+
+    Raises:
+        UserError: The law cannot be had, or does not suit the grid or the initial state.
+    """
+    if config.law is not None:
+        engine = _start(config, Path(config.law))
+        height, width = engine.state().shape[2:]
+        name = f"{Path(config.law).stem}-{config.steps}-{height}x{width}-seed{config.seed}"
+        return _finish(config, _roll(engine, config), Path(config.output) / "rollouts" / name)
+    assert config.run_id is not None
+    parent = find_run(config.run_id, config.tracking.uri)
+    engine = _start(config, law_of_run(config.run_id, config.tracking.uri))
+    tracking = replace(config.tracking, experiment=parent.experiment)
+    with start_run(tracking, {"atheria.kind": "rollout"}, parent.run_id) as logged:
+        settings = asdict(config)  # type: ignore[call-overload]
+        logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
+        result = replace(_roll(engine, config), run_id=logged.run_id)
+        for index, step in enumerate(result.steps):
+            means = {f"rollout/{k}": v[index].mean() for k, v in result.observables.items()}
+            logged.log(means, int(step))
+        if result.stopped:
+            logged.set_tag("atheria.stopped", result.stopped)
+        result = _finish(config, result, Path(config.output) / "rollouts" / logged.run_id)
+        logged.log_file(result.folder / "field.npz", "rollout")
+        logged.log_file(result.folder / "strip.png", "pictures")
+        print(f"run       {logged.run_id}, child of {parent.run_id}")
+    return result
+
+
+def _start(config: RolloutConfig, law: Path) -> Engine:
+    """An engine with the law and the universe that the configuration asks for."""
+    description = read_description(law)
+    if description is None:
+        raise UserError(
+            f"'{law}' does not describe itself; export it with python -m atheria.export, or load it "
+            "in Python: atheria_core.Engine(d_state=...).load_model(path)"
+        )
+    with _engine_faults():
+        engine = Engine(device=config.device, threads=config.threads)
+        given = {key: value for key, value in config.physics.items() if value is not None}
+        engine.load_model(law, given)
+        engine.set_noise(config.noise.name, config.noise.level)
+        _set_initial_state(engine, config, description)
+    info = engine.info()
+    universes, _, height, width = engine.state().shape
+    print(
+        f"law       {description.law}, d_state {description.d_state}, from {law}\n"
+        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; "
+        f"{universes} x {height} x {width} cells",
+        flush=True,
+    )
+    return engine
+
+
+def _set_initial_state(engine: Engine, config: RolloutConfig, description: Description) -> None:
+    given = config.initial_state
+    chosen = description.initial_state
+    if given["kind"] is not None:
+        chosen = validate(InitialStateConfig, given, at="initial_state")
+    height, width = config.grid or description.training_grid
+    if chosen.kind != "file":
+        options = {"density": chosen.density, "count": chosen.count, "width": chosen.width}
+        engine.reset(chosen.kind, config.seed, (height, width), config.universes, **options)
+        return
+    lattice = Lattice(config.universes, height, width, torch.device("cpu"))
+    psi = initial_state.make(chosen, description.d_state, lattice, config.seed)
+    engine.set_state(psi.numpy())
+    engine.seed = config.seed
+
+
+def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
+    """Steps to the end, or until the field is no longer finite."""
+    film_steps = film.spread(config.steps, config.frames)
+    observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
+    observed: list[tuple[int, list[dict[str, float]]]] = []
+    frames = []
+    stopped = None
+    progress = Progress(config.steps, "step")
+    started = time.perf_counter()
+    for step in sorted(observed_steps.union(film_steps)):
+        try:
+            before = engine.step_count
+            engine.step_native(step - before)
+        except RuntimeError as error:
+            stopped = str(error)
+        step = engine.step_count
+        if stopped or step in observed_steps:
+            observed.append((step, engine.observables()))
+        if stopped or step in film_steps:
+            frames.append(Frame(step, engine.state()[0]))
+        if stopped:
+            break
+        progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
+    seconds = time.perf_counter() - started
+    progress.close()
+    print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables")
+    return Rollout(
+        steps=np.array([step for step, _ in observed]),
+        observables=_series([universes for _, universes in observed]),
+        frames=frames,
+        psi=engine.state(),
+        stopped=stopped,
+    )
+
+
+def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
+    """Lists over steps of lists over universes, as one array (T, B) for each observable."""
+    return {
+        name: np.array([[universe[name] for universe in universes] for universes in observed])
+        for name in observed[0][0]
+    }
+
+
+def _finish(config: RolloutConfig, result: Rollout, folder: Path) -> Rollout:
+    """Writes the field and the film strip, prints the observables."""
+    atomically(folder / "field.npz", lambda file: _write_field(file, result))
+    film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")
+    print(_table(result))
+    if result.stopped:
+        print(f"stopped   {result.stopped}")
+    print(f"field     {folder / 'field.npz'}")
+    print(f"picture   {folder / 'strip.png'}")
+    return replace(result, folder=folder)
+
+
+def _write_field(path: Path, result: Rollout) -> None:
+    with path.open("wb") as file:
+        np.savez(
+            file,
+            psi=result.psi,
+            steps=result.steps,
+            allow_pickle=False,
+            **{f"observable_{name}": values for name, values in result.observables.items()},
+        )
+
+
+def _table(result: Rollout) -> str:
+    rows = ["step".rjust(8) + "".join(name.rjust(20) for name in PRINTED)]
+    for index in film.spread(len(result.steps) - 1, PRINTED_ROWS):
+        values = (result.observables[name][index].mean() for name in PRINTED)
+        rows.append(f"{result.steps[index]:8d}" + "".join(f"{value:20.6g}" for value in values))
+    return "\n".join(rows)
+
+
+@contextmanager
+def _engine_faults() -> Iterator[None]:
+    """What the engine refuses is the caller's to mend."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,202 @@
+"""The work of ``python -m atheria.train``."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from atheria import artifact, checkpoint, film, laws
+from atheria.config import TrainConfig, UserError
+from atheria.exporting import Origin, export_law, log_law
+from atheria.progress import Progress
+from atheria.tracking import LoggedRun, git_commit, how_to_look, start_run
+from atheria.trainer import Trainer
+
+PICTURE_FRAMES = 8
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training run.
+
+    Attributes:
+        run_id: Its ID in the store.
+        tracking_uri: The store.
+        folder: Its checkpoints, law and pictures on disk.
+        law: The exported artifact, of the best checkpoint.
+        untrained: Metrics ``eval/...`` before training.
+        best: The same of the best checkpoint.
+    """
+
+    run_id: str
+    tracking_uri: str
+    folder: Path
+    law: Path
+    untrained: dict[str, float]
+    best: dict[str, float]
+
+
+def check(config: TrainConfig) -> None:
+    """Raises UserError where the run could not start, before anything is made."""
+    _build(config)
+
+
+def run(config: TrainConfig) -> TrainedRun:
+    """Trains a law, logs the run, exports the best law.
+
+    Raises:
+        UserError: The configuration does not fit together, the store cannot be used, or the loss
+            diverged.
+    """
+    trainer = _build(config)
+    settings = asdict(config)  # type: ignore[call-overload]
+    tags = {"atheria.kind": "training"}
+    with start_run(config.tracking, tags) as logged:
+        folder = Path(config.output) / "runs" / logged.run_id
+        _log_settings(logged, settings, folder)
+        print(f"run       {logged.run_id}  ({logged.uri})", flush=True)
+        print(f"training  {_summary(config, trainer.law)}", flush=True)
+        untrained, best = _fit(trainer, config, logged, folder, settings)
+        law_path = _export_best(trainer, config, logged, folder)
+        _log_picture(trainer, config, logged, folder)
+    result = TrainedRun(logged.run_id, logged.uri, folder, law_path, untrained, best)
+    _print_end(config, result)
+    return result
+
+
+def _build(config: TrainConfig) -> Trainer:
+    device = _device(config.device)
+    torch.manual_seed(config.seed)
+    law = laws.build(config.model, config.physics.boundary).to(device)
+    return Trainer(law, config, device)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"`device`: '{name}' cannot be used: {reason}") from None
+    return device
+
+
+def _log_settings(logged: LoggedRun, settings: dict[str, Any], folder: Path) -> None:
+    logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
+    path = folder / "config.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    logged.log_file(path)
+
+
+def _fit(
+    trainer: Trainer,
+    config: TrainConfig,
+    logged: LoggedRun,
+    folder: Path,
+    settings: dict[str, Any],
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Trains to the last episode; returns the evaluation before and the best one."""
+    last, best = folder / "checkpoints/last.pth", folder / "checkpoints/best.pth"
+    plan = config.trainer
+
+    def save(path: Path, metrics: dict[str, float]) -> None:
+        state = trainer.state_dict()
+        extra = {"config": settings, "run_id": logged.run_id, "metrics": metrics}
+        checkpoint.save({**state, **extra, "schema": checkpoint.SCHEMA}, path)
+
+    progress = Progress(plan.episodes, "episode")
+    untrained = best_metrics = trainer.evaluate()
+    logged.log(untrained, step=0)
+    progress.say(f"episode 0/{plan.episodes}  eval/loss {untrained['eval/loss']:.4f} (untrained)")
+    save(best, untrained)
+    while trainer.episode < plan.episodes:
+        metrics = trainer.train_episode()
+        logged.log(metrics, step=trainer.episode)
+        progress.advance(_shown(metrics))
+        ends = trainer.episode == plan.episodes
+        if trainer.episode % plan.eval_every == 0 or ends:
+            evaluated = trainer.evaluate()
+            trainer.step_scheduler(evaluated["eval/loss"])
+            logged.log(evaluated, step=trainer.episode)
+            progress.say(
+                f"episode {trainer.episode}/{plan.episodes}  eval/loss {evaluated['eval/loss']:.4f}"
+            )
+            if evaluated["eval/loss"] < best_metrics["eval/loss"]:
+                best_metrics = evaluated
+                save(best, evaluated)
+        if trainer.episode % plan.checkpoint_every == 0 or ends:
+            save(last, metrics)
+    progress.close()
+    for path in (best, last):
+        logged.log_file(path, "checkpoints")
+        logged.log_file(checkpoint.digest_path(path), "checkpoints")
+    return untrained, best_metrics
+
+
+def _export_best(
+    trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path
+) -> Path:
+    best = checkpoint.load(folder / "checkpoints/best.pth")
+    trainer.law.load_state_dict(best["model_state_dict"])
+    origin = Origin(
+        model=config.model,
+        physics=config.physics,
+        grid=config.trainer.grid,
+        initial_state=config.initial_state,
+        noise={"name": config.noise.name, "level": config.noise.level},
+        seed=config.seed,
+        run_id=logged.run_id,
+        git_commit=git_commit(),
+    )
+    path = folder / "law" / artifact.FILE_NAME
+    log_law(logged, path, export_law(trainer.law, origin, path))
+    return path
+
+
+def _shown(metrics: dict[str, float]) -> dict[str, float]:
+    """What the progress display shows: the loss, its terms, the noise level."""
+    hidden = ("train/gradient_norm", "train/lr")
+    return {
+        key.removeprefix("train/").replace("noise_level", "noise"): value
+        for key, value in metrics.items()
+        if key not in hidden
+    }
+
+
+def _summary(config: TrainConfig, law: nn.Module) -> str:
+    plan = config.trainer
+    weights = sum(parameter.numel() for parameter in law.parameters())
+    height, width = plan.grid
+    return (
+        f"{config.model['name']} ({weights:,} weights) under {plan.name}: {plan.episodes} episodes of "
+        f"{plan.steps} steps, {plan.batch_size} universes of {height} x {width} cells, on {config.device}"
+    )
+
+
+def _log_picture(
+    trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path
+) -> None:
+    wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
+    frames = [
+        film.Frame(step, psi.cpu().numpy())
+        for step, psi in trainer.held_out_rollout()
+        if step in wanted
+    ]
+    path = folder / "pictures/rollout.png"
+    film.save(film.strip(frames, "held-out universe under the trained law"), path)
+    logged.log_file(path, "pictures")
+
+
+def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
+    before, after = trained.untrained["eval/loss"], trained.best["eval/loss"]
+    print(f"eval/loss {before:.4f} untrained, {after:.4f} trained (best)")
+    print(f"law       {trained.law}")
+    print(f"picture   {trained.folder / 'pictures/rollout.png'}")
+    print("next")
+    store = f" tracking.uri={config.tracking.uri}" if config.tracking.uri else ""
+    print(f"  python -m atheria.rollout run_id={trained.run_id} steps=1000 grid=128{store}")
+    print(f"  {how_to_look(trained.tracking_uri)}")

@@ -1,0 +1,85 @@
+"""Parts that laws share."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+Boundary = Literal["torus", "zeros"]
+Norm = Literal["group", "pixel"]
+Width = Annotated[int, Field(ge=1, le=4096)]
+
+_PADDING = {"torus": "circular", "zeros": "zeros"}
+
+
+def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:
+    """A 3x3 convolution without bias that keeps H and W."""
+    return nn.Conv2d(
+        channels_in, channels_out, 3, padding=1, bias=False, padding_mode=_PADDING[boundary]
+    )
+
+
+def last_layer(channels_in: int, channels_out: int, bias: bool) -> nn.Conv2d:
+    """The 1x1 convolution that ends a law: near zero, so that training starts from the identity."""
+    layer = nn.Conv2d(channels_in, channels_out, 1, bias=bias)
+    nn.init.normal_(layer.weight, std=1e-5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def make_norm(kind: str, channels: int, bias: bool) -> nn.Module:
+    """``group``: GroupNorm with the seed's groups, over the whole grid. ``pixel``: `PixelNorm`."""
+    if kind == "pixel":
+        return PixelNorm(channels, bias)
+    groups = max(1, channels // 8)
+    norm = nn.GroupNorm(groups if channels % groups == 0 else 1, channels)
+    if not bias:
+        norm.register_parameter("bias", None)
+    return norm
+
+
+class PixelNorm(nn.Module):
+    """Root mean square normalisation over the channels of each cell: local.
+
+    y = x / sqrt(mean_c x_c^2 + eps) * weight + bias (Zhang & Sennrich, 2019, on each cell alone).
+
+    Args:
+        channels: C of an input (B, C, H, W).
+        bias: Whether to add one; without, vacuum stays vacuum.
+    """
+
+    def __init__(self, channels: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        y = x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-5) * self.weight
+        if self.bias is not None:
+            y = y + self.bias
+        return y
+
+
+class ConvBlock(nn.Module):
+    """(3x3 convolution, norm, ELU) twice: (B, C_in, H, W) -> (B, C_out, H, W)."""
+
+    def __init__(
+        self, channels_in: int, channels_out: int, norm: Norm, bias: bool, boundary: str
+    ) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(
+            conv3x3(channels_in, channels_out, boundary),
+            make_norm(norm, channels_out, bias),
+            nn.ELU(),
+            conv3x3(channels_out, channels_out, boundary),
+            make_norm(norm, channels_out, bias),
+            nn.ELU(),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        y: Tensor = self.conv_block(x)
+        return y

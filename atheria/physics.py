@@ -1,0 +1,146 @@
+"""One step of the model; the engine's ``advance`` in C++ does exactly this.
+
+    delta   = law(psi)
+    phi     = (1 - gamma) psi + delta
+    phi     = psi + m (phi - psi)          m: Bernoulli mask per cell, rate fire_rate
+    phi(x)  = 0                            where ||phi(x)|| <= epsilon
+    psi'    = normalise(phi)
+    psi'    = noise(psi')
+"""
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from atheria import noise
+from atheria.config import PhysicsConfig
+from atheria.field import energy_density, total_energy
+from atheria.laws import has_memory
+from atheria.philox import FIRE, Draws, Lattice
+
+
+class State(NamedTuple):
+    """A batch of universes between two steps.
+
+    Attributes:
+        psi: (B, 2d, H, W).
+        memory: What a law with memory carries along, or None.
+        reference_energy: (B,), the energy that ``global`` normalisation restores.
+        step: Counter of the randomness of the next step.
+    """
+
+    psi: Tensor
+    memory: Tensor | None
+    reference_energy: Tensor
+    step: int
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """A law with its physics and noise: maps a state to the next one.
+
+    Attributes:
+        law: (B, 2d, H, W) -> (B, 2d, H, W), and memory if it has one.
+        physics: Decay, mask, threshold and normalisation.
+        seed: Key of the mask's and the noise's random numbers.
+        channel: Noise channel, or None.
+        level: Its rate per step.
+        half_precision: Whether the law's network runs in bfloat16; the field stays float32.
+        first_universe: Index of psi[0] among all universes.
+    """
+
+    law: nn.Module
+    physics: PhysicsConfig
+    seed: int
+    channel: noise.Channel | None = None
+    level: float = 0.0
+    half_precision: bool = False
+    first_universe: int = 0
+
+    def start(self, psi: Tensor, step: int = 0) -> State:
+        """The state that begins with the field psi (B, 2d, H, W)."""
+        batch, _, height, width = psi.shape
+        memory = None
+        if has_memory(self.law):
+            memory = self.law.initial_memory(batch, height, width).to(psi.device)  # type: ignore[operator]
+        return State(psi, memory, total_energy(psi), step)
+
+    def step(self, state: State) -> State:
+        """One step."""
+        delta, memory = self._propose(state)
+        mask = None
+        if self.physics.fire_rate < 1:
+            mask = fire_mask(state, self.physics.fire_rate, self.seed, self.first_universe)
+        psi = advance(state.psi, delta, self.physics, mask, state.reference_energy)
+        if self.channel is not None:
+            psi = noise.apply(
+                self.channel, psi, self.level, self.seed, state.step, self.first_universe
+            )
+        return State(psi, memory, state.reference_energy, state.step + 1)
+
+    def rollout(self, state: State, steps: int) -> State:
+        """`steps` steps."""
+        for _ in range(steps):
+            state = self.step(state)
+        return state
+
+    def _propose(self, state: State) -> tuple[Tensor, Tensor | None]:
+        device = state.psi.device.type
+        cast = torch.autocast(device, torch.bfloat16) if self.half_precision else nullcontext()
+        with cast:
+            if state.memory is None:
+                return self.law(state.psi).float(), None
+            delta, memory = self.law(state.psi, state.memory)
+            return delta.float(), memory.float()
+
+
+def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> Tensor:
+    """1 where a cell updates in this step, else 0: (B, 1, H, W)."""
+    batch, _, height, width = state.psi.shape
+    lattice = Lattice(batch, height, width, state.psi.device, first_universe)
+    uniform = Draws(seed, lattice, state.step, FIRE).uniform(1)
+    return (uniform < rate).float().transpose(0, 1)
+
+
+def advance(
+    psi: Tensor,
+    delta: Tensor,
+    physics: PhysicsConfig,
+    mask: Tensor | None,
+    reference_energy: Tensor,
+) -> Tensor:
+    """The field after one step, before noise: (B, 2d, H, W).
+
+    Args:
+        psi: The field, (B, 2d, H, W).
+        delta: What the law proposes, of the same shape.
+        physics: Decay, threshold and normalisation.
+        mask: Which cells update, (B, 1, H, W) of 0 and 1; None for all.
+        reference_energy: (B,), what ``global`` normalisation restores.
+    """
+    phi = (1 - physics.gamma) * psi + delta
+    if mask is not None:
+        phi = psi + mask * (phi - psi)
+    if physics.epsilon > 0:
+        norm = energy_density(phi.detach()).sqrt().unsqueeze(1)
+        phi = phi * (norm > physics.epsilon)
+    return normalise(phi, physics.normalise, reference_energy)
+
+
+def normalise(phi: Tensor, kind: str, reference_energy: Tensor) -> Tensor:
+    """``none``: phi. ``cell``: phi / ||phi(x)||. ``global``: phi sqrt(N0 / N). Vacuum stays vacuum."""
+    if kind == "none":
+        return phi
+    if kind == "cell":
+        return phi * _inverse_root(energy_density(phi)).unsqueeze(1)
+    scale = _inverse_root(total_energy(phi)) * reference_energy.sqrt()
+    return phi * scale[:, None, None, None]
+
+
+def _inverse_root(energy: Tensor) -> Tensor:
+    """1 / sqrt(energy), and 0 where there is none; its gradient is finite."""
+    occupied = energy > 0
+    return torch.where(occupied, torch.where(occupied, energy, 1.0).rsqrt(), 0.0)

@@ -1,0 +1,286 @@
+"""Runs in MLflow; the only module that imports mlflow.
+
+The training loop calls ``log(metrics, step)``. Without ``tracking.uri`` and ``MLFLOW_TRACKING_URI``,
+the store is ``sqlite:///outputs/mlflow.db`` with artifacts in ``outputs/mlartifacts``.
+"""
+
+import logging
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+# Both are read when mlflow is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_USER,
+)
+
+from atheria.config import TrackingConfig, UserError
+
+DEFAULT_STORE = "outputs/mlflow.db"
+DEFAULT_ARTIFACTS = "outputs/mlartifacts"
+LAW_DIGEST_TAG = "atheria.law.sha256"
+
+_BATCH = 1000
+_PARAMS_BATCH = 100
+_FLUSH_SECONDS = 5.0
+_LONGEST_PARAM = 6000
+
+logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are no news to a user
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+
+
+@dataclass
+class LoggedRun:
+    """A run that is being logged. Metrics are sent in batches; `flush` sends what is left.
+
+    Attributes:
+        client: MLflow's client.
+        uri: The store's.
+        run_id: The run's ID.
+        experiment_id: Its experiment's.
+    """
+
+    client: MlflowClient
+    uri: str
+    run_id: str
+    experiment_id: str
+
+    def __post_init__(self) -> None:
+        self._pending: list[Metric] = []
+        self._flushed_at = time.monotonic()
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs metrics at an integer step."""
+        now = int(time.time() * 1000)
+        self._pending += [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        if len(self._pending) >= _BATCH or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Sends the metrics that wait."""
+        for start in range(0, len(self._pending), _BATCH):
+            self.client.log_batch(self.run_id, metrics=self._pending[start : start + _BATCH])
+        self._pending.clear()
+        self._flushed_at = time.monotonic()
+
+    def log_params(self, settings: Mapping[str, Any]) -> None:
+        """Logs nested settings as parameters with dotted keys."""
+        params = [
+            Param(key, str(value)[:_LONGEST_PARAM]) for key, value in flatten(settings).items()
+        ]
+        for start in range(0, len(params), _PARAMS_BATCH):
+            self.client.log_batch(self.run_id, params=params[start : start + _PARAMS_BATCH])
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Logs a file as an artifact."""
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Sets a tag."""
+        self.client.set_tag(self.run_id, key, value)
+
+
+@contextmanager
+def start_run(
+    tracking: TrackingConfig, tags: Mapping[str, str], parent: str | None = None
+) -> Iterator[LoggedRun]:
+    """A new run, FINISHED at the end, KILLED by Ctrl-C, FAILED by any other exception.
+
+    Args:
+        tracking: Store, experiment and name.
+        tags: Further tags.
+        parent: ID of the run that it is a child of.
+
+    Raises:
+        UserError: The store cannot be reached or opened.
+    """
+    uri = store_uri(tracking.uri)
+    with _reported(uri):
+        client = _client(uri, create=True)
+        experiment_id = _experiment(client, uri, tracking.experiment)
+        all_tags = {**_standard_tags(), **tags}
+        if parent is not None:
+            all_tags[MLFLOW_PARENT_RUN_ID] = parent
+        created = client.create_run(experiment_id, tags=all_tags, run_name=tracking.run_name)
+    run = LoggedRun(client, uri, created.info.run_id, experiment_id)
+    status = "FAILED"
+    try:
+        yield run
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    finally:
+        run.flush()
+        client.set_terminated(run.run_id, status)
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run that was logged before.
+
+    Attributes:
+        client: MLflow's client.
+        uri: The store's.
+        run: What the store knows of the run.
+    """
+
+    client: MlflowClient
+    uri: str
+    run: Run
+
+    @property
+    def run_id(self) -> str:
+        """The run's ID."""
+        return str(self.run.info.run_id)
+
+    @property
+    def experiment(self) -> str:
+        """Name of its experiment."""
+        return str(self.client.get_experiment(self.run.info.experiment_id).name)
+
+    def tag(self, key: str) -> str | None:
+        """A tag's value, or None."""
+        value: str | None = self.run.data.tags.get(key)
+        return value
+
+    def download(self, path: str, folder: Path) -> Path:
+        """Fetches an artifact into a folder.
+
+        Raises:
+            UserError: The run has none of that path.
+        """
+        try:
+            return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
+        except (MlflowException, OSError) as error:
+            raise UserError(
+                f"run '{self.run_id}' has no artifact '{path}' in {self.uri} ({_first_line(error)})"
+            ) from None
+
+    def resume_logging(self) -> LoggedRun:
+        """The run again, to log more to it."""
+        return LoggedRun(self.client, self.uri, self.run_id, str(self.run.info.experiment_id))
+
+
+def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
+    """A run by its ID.
+
+    Raises:
+        UserError: The store does not exist or cannot be reached, or has no such run.
+    """
+    uri = store_uri(tracking_uri)
+    with _reported(uri):
+        client = _client(uri, create=False)
+        try:
+            return StoredRun(client, uri, client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise UserError(
+                f"`run_id`: there is no run '{run_id}' in {uri}; "
+                "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
+            ) from None
+
+
+def store_uri(uri: str | None) -> str:
+    """The store that a configured URI means."""
+    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
+
+
+def how_to_look(uri: str) -> str:
+    """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
+    if uri.startswith("http"):
+        return f"{uri.rstrip('/')}/?workflowType=machine_learning"
+    return f"mlflow ui --backend-store-uri {uri}"
+
+
+def git_commit() -> str | None:
+    """Commit of the working directory, ``-dirty`` appended where it has changes; None outside git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _client(uri: str, create: bool) -> MlflowClient:
+    if uri.startswith("sqlite:///"):
+        file = Path(uri.removeprefix("sqlite:///"))
+        if create:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        elif not file.is_file():
+            raise UserError(
+                f"there is no store '{file}' here; run from the folder that holds it, or give "
+                "tracking.uri=... or MLFLOW_TRACKING_URI"
+            )
+    return MlflowClient(tracking_uri=uri)
+
+
+def _experiment(client: MlflowClient, uri: str, name: str) -> str:
+    """ID of the experiment of that name, made where there is none."""
+    location = None
+    if uri == f"sqlite:///{DEFAULT_STORE}":
+        location = Path(DEFAULT_ARTIFACTS).resolve().as_uri()
+    for _ in range(2):
+        found = client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(name, artifact_location=location))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                raise
+    raise UserError(f"`tracking.experiment`: '{name}' was deleted in {uri}; choose another name")
+
+
+def _standard_tags() -> dict[str, str]:
+    packages = ("atheria", "torch", "mlflow", "hydra-core", "numpy")
+    tags = {f"version.{package}": version(package) for package in packages}
+    tags["version.python"] = platform.python_version()
+    tags[MLFLOW_USER] = os.environ.get("USER") or "unknown"
+    if commit := git_commit():
+        tags["git_commit"] = commit
+    return tags
+
+
+@contextmanager
+def _reported(uri: str) -> Iterator[None]:
+    """Turns what goes wrong on the way to a store into a UserError."""
+    try:
+        yield
+    except MlflowException as error:
+        raise UserError(f"the tracking store {uri} cannot be used: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0]

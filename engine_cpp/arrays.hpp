@@ -1,0 +1,96 @@
+// Where arrays cross between Python and libtorch: nanobind knows nothing of at::Tensor.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace atheria {
+
+namespace nb = nanobind;
+
+using HostArray = nb::ndarray<nb::ro>;
+
+template <typename Value>
+using NumpyArray = nb::ndarray<nb::numpy, Value>;
+
+inline std::string described(const HostArray& array) {
+  const auto type = array.dtype();
+  const char* kind = "other";
+  switch (static_cast<nb::dlpack::dtype_code>(type.code)) {
+    case nb::dlpack::dtype_code::Float:
+      kind = "float";
+      break;
+    case nb::dlpack::dtype_code::Int:
+      kind = "int";
+      break;
+    case nb::dlpack::dtype_code::UInt:
+      kind = "uint";
+      break;
+    case nb::dlpack::dtype_code::Complex:
+      kind = "complex";
+      break;
+    default:
+      break;
+  }
+  return kind + std::to_string(type.bits);
+}
+
+inline bool is_c_contiguous(const HostArray& array) {
+  std::int64_t expected = 1;
+  for (std::size_t axis = array.ndim(); axis-- > 0;) {
+    if (array.shape(axis) != 1 && array.stride(axis) != expected) return false;
+    expected *= static_cast<std::int64_t>(array.shape(axis));
+  }
+  return true;
+}
+
+// A view on the caller's memory: no copy and no conversion.
+inline at::Tensor as_field(nb::handle object) {
+  HostArray array;
+  if (!nb::try_cast(object, array)) {
+    throw nb::type_error(
+        "`state` must be an array that speaks DLPack (numpy, torch without gradient, ...), float32 of shape "
+        "(B, 2*`d_state`, H, W)");
+  }
+  if (array.dtype() != nb::dtype<float>()) {
+    throw nb::type_error(("`state` must be float32, got " + described(array) +
+                          "; convert it: state.astype('float32'), or state.float() in torch")
+                             .c_str());
+  }
+  if (array.device_type() != nb::device::cpu::value) {
+    throw nb::type_error("`state` must be in the CPU's memory; move it: state.cpu()");
+  }
+  if (array.ndim() != 4) {
+    throw std::invalid_argument("`state` must have the 4 axes (B, 2*`d_state`, H, W), got " +
+                                std::to_string(array.ndim()));
+  }
+  if (!is_c_contiguous(array)) {
+    throw std::invalid_argument(
+        "`state` must be C-contiguous; copy it: numpy.ascontiguousarray(state), or state.contiguous() in torch");
+  }
+  std::vector<std::int64_t> shape;
+  for (std::size_t axis = 0; axis < 4; ++axis) shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
+  return at::from_blob(const_cast<void*>(array.data()), shape, at::kFloat);
+}
+
+template <typename Value>
+NumpyArray<Value> as_numpy(const at::Tensor& tensor) {
+  auto* owner = new at::Tensor(tensor.contiguous());
+  const nb::capsule release(owner, [](void* kept) noexcept { delete static_cast<at::Tensor*>(kept); });
+  const std::vector<std::size_t> shape(owner->sizes().begin(), owner->sizes().end());
+  return NumpyArray<Value>(owner->data_ptr(), shape.size(), shape.data(), release);
+}
+
+// (2d, ...) planar -> (..., d) complex.
+inline at::Tensor amplitudes(const at::Tensor& planar) {
+  const auto parts = planar.to(at::kCPU).chunk(2, 0);
+  return at::complex(parts[0], parts[1]).movedim(0, -1).contiguous();
+}
+
+}  // namespace atheria

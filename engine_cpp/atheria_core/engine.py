@@ -1,0 +1,88 @@
+"""The engine as Python sees it: files are checked here, universes run in C++."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from atheria.artifact import Description, physics_of, read_description
+
+from ._core import Engine as _Engine
+from ._core import Snapshot
+
+__all__ = ["Engine", "Snapshot"]
+
+
+class Engine(_Engine):
+    """Rolls out a law natively.
+
+    Args:
+        d_state: Components of a cell; None takes the artifact's.
+        device: ``cpu``.
+        threads: Threads of libtorch, in the whole process; 0 keeps their number.
+        precision: ``fp32``.
+    """
+
+    def __init__(
+        self,
+        d_state: int | None = None,
+        device: str = "cpu",
+        threads: int = 0,
+        precision: str = "fp32",
+    ) -> None:
+        super().__init__(d_state, device, threads, precision)
+        self._description: Description | None = None
+
+    @classmethod
+    def from_run(
+        cls, run_id: str, tracking_uri: str | None = None, **engine_args: Any
+    ) -> "Engine":
+        """An engine with the law that a run exported; see `atheria.engine.from_run`."""
+        from atheria.engine import law_of_run
+
+        engine = cls(**engine_args)
+        engine.load_model(law_of_run(run_id, tracking_uri))
+        return engine
+
+    def load_model(
+        self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Loads a law; with no state set, starts the universe that the artifact describes.
+
+        Args:
+            path: An artifact of Atheria, or a plain TorchScript file of a law.
+            physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary.
+
+        Raises:
+            ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
+        """
+        description = read_description(path)
+        values = asdict(physics_of(description, physics or {}))  # type: ignore[call-overload]
+        d_state = description.d_state if description else None
+        self._load_model(os.fspath(path), d_state, **values)
+        self._description = description
+        if description is not None and not self.has_state:
+            self._start(description)
+
+    def info(self) -> dict[str, Any]:
+        """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
+        described = self._description
+        return self._info() | {
+            "local": described is not None and described.receptive_radius is not None,
+            "receptive_radius": described.receptive_radius if described else None,
+            "vacuum_stable": described.vacuum_stable if described else None,
+        }
+
+    def _start(self, description: Description) -> None:
+        initial = description.initial_state
+        if initial.kind == "file":
+            return  # the file is not part of the artifact
+        height, width = description.training_grid
+        self.reset(
+            initial.kind,
+            description.seed,
+            (height, width),
+            density=initial.density,
+            count=initial.count,
+            width=initial.width,
+        )

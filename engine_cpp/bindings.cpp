@@ -1,0 +1,237 @@
+// The Python face of the engine: arrays cross here, the GIL is released here, nothing is computed here.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/complex.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <mutex>
+
+#include "arrays.hpp"
+#include "engine.hpp"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+using atheria::amplitudes;
+using atheria::as_field;
+using atheria::as_numpy;
+using atheria::Engine;
+
+namespace {
+
+// One thread at a time inside an engine, and the others run Python meanwhile.
+class BoundEngine {
+ public:
+  BoundEngine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
+              const std::string& precision)
+      : engine_(d_state, device, threads, precision) {}
+
+  template <typename Work>
+  auto without_gil(Work work) {
+    const nb::gil_scoped_release released;
+    const std::lock_guard locked(mutex_);
+    return work(engine_);
+  }
+
+ private:
+  Engine engine_;
+  std::mutex mutex_;
+};
+
+void raise_if_interrupted() {
+  const nb::gil_scoped_acquire acquired;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+const at::Tensor& field_of(const Engine& engine) { return engine.grid().psi(); }
+
+nb::dict to_dict(const atheria::Observables& observables) {
+  nb::dict result;
+  for (const auto& [name, member] : atheria::Observables::entries) {
+    result[nb::str(name.data(), name.size())] = observables.*member;
+  }
+  return result;
+}
+
+nb::list to_list(const std::vector<atheria::Observables>& universes) {
+  nb::list result;
+  for (const auto& observables : universes) result.append(to_dict(observables));
+  return result;
+}
+
+nb::dict to_dict(const atheria::Info& info) {
+  nb::dict result;
+  result["backend"] = info.backend;
+  result["why"] = info.why;
+  result["device"] = info.device;
+  result["precision"] = info.precision;
+  result["threads"] = info.threads;
+  result["d_state"] = info.d_state;
+  result["stride"] = info.stride;
+  result["has_memory"] = info.has_memory;
+  result["gamma"] = info.physics.gamma;
+  result["epsilon"] = info.physics.epsilon;
+  result["fire_rate"] = info.physics.fire_rate;
+  result["normalise"] = std::string(name_of(info.physics.normalise));
+  result["boundary"] = info.physics.boundary;
+  result["noise"] = info.noise.name;
+  result["noise_level"] = info.noise.level;
+  result["evaluated_cells"] = info.evaluated_cells;
+  return result;
+}
+
+}  // namespace
+
+NB_MODULE(_core, m) {
+  m.doc() = "Atheria's native engine. Use it through the package `atheria_core`.";
+
+  nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
+
+  nb::class_<BoundEngine>(m, "Engine")
+      .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&>(),
+           "d_state"_a = nb::none(), "device"_a = "cpu", "threads"_a = 0, "precision"_a = "fp32")
+      .def(
+          "_load_model",
+          [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state, double gamma,
+             double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary) {
+            const atheria::Physics physics{gamma, epsilon, fire_rate, atheria::parse_normalise(normalise), boundary};
+            self.without_gil([&](Engine& engine) { engine.load_model(path, d_state, physics); });
+          },
+          "path"_a, "d_state"_a.none(), nb::kw_only(), "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a,
+          "boundary"_a)
+      .def(
+          "set_state",
+          [](BoundEngine& self, nb::object state) {
+            const auto psi = as_field(state);
+            self.without_gil([&](Engine& engine) { engine.set_state(psi); });
+          },
+          "state"_a, nb::sig("def set_state(self, state: object) -> None"),
+          "Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change grid and "
+          "batch.")
+      .def(
+          "state",
+          [](BoundEngine& self) {
+            return as_numpy<float>(self.without_gil(
+                [](Engine& engine) { return field_of(engine).to(at::kCPU, false, /*copy=*/true); }));
+          },
+          "A copy of the field: float32, (B, 2*d_state, H, W).")
+      .def(
+          "reset",
+          [](BoundEngine& self, const std::string& kind, std::uint64_t seed,
+             std::optional<std::pair<std::int64_t, std::int64_t>> grid, std::int64_t universes, double density,
+             std::int64_t count, double width) {
+            std::optional<atheria::Size> size;
+            if (grid) size = atheria::Size{grid->first, grid->second};
+            const atheria::InitialState initial{kind, density, count, width};
+            self.without_gil([&](Engine& engine) { engine.reset(initial, seed, size, universes); });
+          },
+          "kind"_a, "seed"_a, "grid"_a.none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5, "count"_a = 16,
+          "width"_a = 4.0,
+          "Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` (soup, "
+          "random, particles, gaussian or zeros) drawn with `seed`.")
+      .def(
+          "set_noise",
+          [](BoundEngine& self, const std::string& name, double level) {
+            self.without_gil([&](Engine& engine) { engine.set_noise({name, level}); });
+          },
+          "name"_a, "level"_a = 0.0, "Applies the channel `name` at rate `level` after every step; 'none' ends it.")
+      .def(
+          "add_particle",
+          [](BoundEngine& self, std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+             std::int64_t universe) {
+            self.without_gil([&](Engine& engine) { engine.add_particle(x, y, amplitudes, universe); });
+          },
+          "x"_a, "y"_a, "amplitudes"_a, "universe"_a = 0,
+          "Puts d_state complex `amplitudes` into one cell, in place of what it held.")
+      .def(
+          "state_at",
+          [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t universe) {
+            const auto cell = self.without_gil([&](Engine& engine) { return engine.window(x, y, 1, 1, universe); });
+            return as_numpy<std::complex<float>>(amplitudes(cell.flatten()));
+          },
+          "x"_a, "y"_a, "universe"_a = 0, "The amplitudes of one cell: complex64, (d_state,).")
+      .def(
+          "cells",
+          [](BoundEngine& self, std::int64_t universe) {
+            const auto [coordinates, field] = self.without_gil([&](Engine& engine) { return engine.cells(universe); });
+            return nb::make_tuple(as_numpy<std::int64_t>(coordinates), as_numpy<std::complex<float>>(amplitudes(field)));
+          },
+          "universe"_a = 0, "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).")
+      .def(
+          "window",
+          [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
+             std::int64_t universe) {
+            return as_numpy<float>(self.without_gil(
+                [&](Engine& engine) { return engine.window(x, y, width, height, universe); }));
+          },
+          "x"_a, "y"_a, "width"_a, "height"_a, "universe"_a = 0,
+          "The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; vacuum "
+          "outside a grid without one.")
+      .def(
+          "step_native",
+          [](BoundEngine& self, std::int64_t steps) {
+            return self.without_gil([&](Engine& engine) { return engine.step(steps, raise_if_interrupted); });
+          },
+          "steps"_a = 1, "Steps, then returns the number of occupied cells of all universes.")
+      .def(
+          "rollout",
+          [](BoundEngine& self, std::int64_t steps, std::int64_t observe_every, const std::vector<std::string>& stop) {
+            atheria::Stop conditions;
+            for (const auto& name : stop) {
+              if (name != "extinction" && name != "fixed_point") {
+                throw std::invalid_argument("`stop` may hold extinction and fixed_point, got '" + name + "'");
+              }
+              (name == "extinction" ? conditions.extinction : conditions.fixed_point) = true;
+            }
+            const auto observations = self.without_gil([&](Engine& engine) {
+              return engine.rollout(steps, observe_every, conditions, raise_if_interrupted);
+            });
+            nb::list result;
+            for (const auto& [step, universes] : observations) {
+              nb::dict entry;
+              entry["step"] = step;
+              entry["universes"] = to_list(universes);
+              result.append(entry);
+            }
+            return result;
+          },
+          "steps"_a, "observe_every"_a, "stop"_a = std::vector<std::string>{},
+          "Steps, observing at the start, every `observe_every` steps and at the end: a list of "
+          "{'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point'.")
+      .def(
+          "observables",
+          [](BoundEngine& self) {
+            return to_list(self.without_gil([](Engine& engine) { return engine.observables(); }));
+          },
+          "The observables of each universe, by name.")
+      .def(
+          "snapshot",
+          [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.snapshot(); }); },
+          "A copy of the universe: field, memory, step count, noise and seed.")
+      .def(
+          "restore",
+          [](BoundEngine& self, const Engine::Snapshot& snapshot) {
+            self.without_gil([&](Engine& engine) { engine.restore(snapshot); });
+          },
+          "snapshot"_a, "Brings the universe back, bit for bit.")
+      .def_prop_ro(
+          "step_count",
+          [](BoundEngine& self) {
+            return self.without_gil([](Engine& engine) { return engine.has_state() ? engine.grid().step_count() : 0; });
+          },
+          "Steps since the universe was started.")
+      .def_prop_rw(
+          "seed", [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.seed(); }); },
+          [](BoundEngine& self, std::uint64_t seed) {
+            self.without_gil([&](Engine& engine) { engine.set_seed(seed); });
+          },
+          "Key of the random numbers: update mask and noise.")
+      .def_prop_ro(
+          "has_state",
+          [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.has_state(); }); },
+          "Whether a universe has been started.")
+      .def("_info", [](BoundEngine& self) {
+        return to_dict(self.without_gil([](Engine& engine) { return engine.info(); }));
+      });
+}

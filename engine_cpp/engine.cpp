@@ -1,0 +1,194 @@
+#include "engine.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <string>
+
+namespace atheria {
+namespace {
+
+at::Device parse_device(const std::string& name) {
+  if (name == "cpu") return at::Device(at::kCPU);
+  throw std::invalid_argument("`device` must be cpu, got '" + name + "'");
+}
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+// Cells first..first+count-1 along an axis of `size`: wrapped on a torus, -1 where outside otherwise.
+at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t size, bool torus) {
+  const auto index = at::arange(first, first + count, at::kLong);
+  if (torus) return index.remainder(size);
+  return at::where((index >= 0).logical_and(index < size), index, at::full_like(index, -1));
+}
+
+}  // namespace
+
+Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
+               const std::string& precision)
+    : wanted_d_state_(d_state), device_(parse_device(device)) {
+  require(!d_state || *d_state >= 1, "`d_state` must be at least 1, got " + std::to_string(d_state.value_or(0)));
+  require(threads >= 0, "`threads` must be at least 0 (0: libtorch's number), got " + std::to_string(threads));
+  require(precision == "fp32", "`precision` must be fp32, got '" + precision + "'");
+  if (threads > 0) at::set_num_threads(threads);
+}
+
+void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics) {
+  physics.check();
+  require(d_state || wanted_d_state_,
+          "'" + path + "' does not say its `d_state`; give it: Engine(d_state=...)");
+  require(!d_state || !wanted_d_state_ || *d_state == *wanted_d_state_,
+          "the law has `d_state`=" + std::to_string(d_state.value_or(0)) + ", the engine was made with " +
+              std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
+  const auto components = d_state ? *d_state : *wanted_d_state_;
+  auto law = load_torchscript_law(path, components, device_);
+  const c10::InferenceMode inference;
+  std::optional<Grid> grid;
+  if (grid_ && grid_->shape().d_state == components) grid.emplace(grid_->psi(), *law);
+  law_ = std::move(law);
+  d_state_ = components;
+  physics_ = physics;
+  grid_ = std::move(grid);
+}
+
+Law& Engine::law() const {
+  if (!law_) throw std::runtime_error("the engine has no law; call load_model(path) or Engine.from_run(run_id)");
+  return *law_;
+}
+
+const Grid& Engine::grid() const {
+  if (!grid_) {
+    throw std::runtime_error("the engine has no state; call set_state(array) or reset(kind, seed, grid)");
+  }
+  return *grid_;
+}
+
+std::int64_t Engine::d_state() const {
+  law();
+  return d_state_;
+}
+
+void Engine::set_state(const at::Tensor& psi) {
+  const c10::InferenceMode inference;
+  require(psi.size(1) == 2 * d_state(), "`state` must have 2*`d_state` = " + std::to_string(2 * d_state_) +
+                                            " channels, got " + std::to_string(psi.size(1)));
+  require(psi.size(0) > 0, "`state` must hold at least one universe, got an empty batch");
+  grid_.emplace(psi.to(device_, /*non_blocking=*/false, /*copy=*/true), law());
+}
+
+void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
+                   std::int64_t universes) {
+  require(grid.has_value(), "`grid` must be (height, width); an unbounded universe (None) needs the `compiled` backend");
+  require(universes >= 1, "`universes` must be at least 1, got " + std::to_string(universes));
+  require(grid->height >= 1 && grid->width >= 1, "`grid` must be positive");
+  const c10::InferenceMode inference;
+  const Shape shape{universes, d_state(), grid->height, grid->width};
+  grid_.emplace(initial.make(shape, seed).to(device_), law());
+  seed_ = seed;
+}
+
+void Engine::set_noise(Noise noise) {
+  noise.check();
+  noise_ = std::move(noise);
+}
+
+void Engine::check_universe(std::int64_t universe) const {
+  const auto universes = grid().shape().universes;
+  require(universe >= 0 && universe < universes,
+          "`universe` must be 0 to " + std::to_string(universes - 1) + ", got " + std::to_string(universe));
+}
+
+void Engine::add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                          std::int64_t universe) {
+  check_universe(universe);
+  const auto shape = grid_->shape();
+  require(x >= 0 && x < shape.width && y >= 0 && y < shape.height,
+          "`x`, `y` must lie on the grid of " + std::to_string(shape.height) + " x " +
+              std::to_string(shape.width) + ", got x=" + std::to_string(x) + ", y=" + std::to_string(y));
+  require(static_cast<std::int64_t>(amplitudes.size()) == shape.d_state,
+          "`amplitudes` must have `d_state` = " + std::to_string(shape.d_state) + " components, got " +
+              std::to_string(amplitudes.size()));
+  const c10::InferenceMode inference;
+  auto psi = grid_->psi().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
+  for (std::int64_t i = 0; i < shape.d_state; ++i) {
+    cell.re[i * cell.stride] = amplitudes[static_cast<std::size_t>(i)].real();
+    cell.im[i * cell.stride] = amplitudes[static_cast<std::size_t>(i)].imag();
+  }
+  grid_->edit(psi.to(device_));
+}
+
+std::int64_t Engine::step(std::int64_t steps, const BetweenSteps& between_steps) {
+  require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
+  const c10::InferenceMode inference;
+  grid();
+  for (std::int64_t i = 0; i < steps; ++i) {
+    grid_->step(law(), physics_, noise_, seed_);
+    between_steps();
+  }
+  return grid_->occupied_cells();
+}
+
+std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observe_every, const Stop& stop,
+                                         const BetweenSteps& between_steps) {
+  require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
+  require(observe_every >= 1, "`observe_every` must be at least 1, got " + std::to_string(observe_every));
+  const c10::InferenceMode inference;
+  std::vector<Observation> observations{{grid().step_count(), observables()}};
+  for (std::int64_t i = 1; i <= steps; ++i) {
+    const auto before = grid_->psi();
+    grid_->step(law(), physics_, noise_, seed_);
+    between_steps();
+    const bool ends = i == steps || (stop.extinction && grid_->occupied_cells() == 0) ||
+                      (stop.fixed_point && at::equal(before, grid_->psi()));
+    if (ends || i % observe_every == 0) observations.push_back({grid_->step_count(), observables()});
+    if (ends) break;
+  }
+  return observations;
+}
+
+void Engine::restore(const Snapshot& snapshot) {
+  require(snapshot.grid.shape().d_state == d_state(), "the snapshot is of another `d_state` than the law's");
+  grid_ = snapshot.grid;
+  noise_ = snapshot.noise;
+  seed_ = snapshot.seed;
+}
+
+std::vector<Observables> Engine::observables() const {
+  const c10::InferenceMode inference;
+  return observe(grid().psi(), torus());
+}
+
+at::Tensor Engine::window(std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
+                          std::int64_t universe) const {
+  check_universe(universe);
+  require(width >= 1 && height >= 1, "`width` and `height` must be at least 1, got " + std::to_string(width) +
+                                         " and " + std::to_string(height));
+  const c10::InferenceMode inference;
+  const auto psi = grid().psi()[universe].to(at::kCPU);
+  const auto rows = window_index(y, height, psi.size(1), torus());
+  const auto columns = window_index(x, width, psi.size(2), torus());
+  const auto inside = (rows >= 0).unsqueeze(1).logical_and((columns >= 0).unsqueeze(0));
+  return psi.index_select(1, rows.clamp_min(0)).index_select(2, columns.clamp_min(0)) * inside;
+}
+
+std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
+  check_universe(universe);
+  const c10::InferenceMode inference;
+  const auto psi = grid().psi()[universe].to(at::kCPU);
+  const auto where = (psi.square().sum(0) > 0).nonzero();
+  const auto flat = where.select(1, 0) * psi.size(2) + where.select(1, 1);
+  return {where.flip(1), psi.flatten(1).index_select(1, flat)};
+}
+
+Info Engine::info() const {
+  const auto& law = this->law();
+  const auto evaluated = grid_ ? grid_->shape().universes * grid_->shape().cells() : 0;
+  return {law.backend(), law.why(),        device_.str(), "fp32", at::get_num_threads(), d_state_,
+          law.stride(),  law.has_memory(), physics_,      noise_, evaluated};
+}
+
+}  // namespace atheria

@@ -1,0 +1,115 @@
+// The engine: a law, its physics and a universe, stepped natively. Knows nothing of Python.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <complex>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "grid.hpp"
+#include "initial_state.hpp"
+#include "law.hpp"
+#include "noise.hpp"
+#include "observables.hpp"
+#include "physics.hpp"
+
+namespace atheria {
+
+struct Size {
+  std::int64_t height, width;
+};
+
+// When a rollout ends before its last step.
+struct Stop {
+  bool extinction = false;   // no cell is occupied
+  bool fixed_point = false;  // a step changed nothing
+};
+
+struct Observation {
+  std::int64_t step;
+  std::vector<Observables> universes;
+};
+
+// What runs, and how.
+struct Info {
+  std::string backend, why, device, precision;
+  int threads;
+  std::int64_t d_state, stride;
+  bool has_memory;
+  Physics physics;
+  Noise noise;
+  std::int64_t evaluated_cells;  // per step, over all universes
+};
+
+class Engine {
+ public:
+  // Called between steps; may throw to stop.
+  using BetweenSteps = std::function<void()>;
+
+  // d_state: components of a cell, or none to take the artifact's. threads: 0 keeps libtorch's number.
+  Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
+         const std::string& precision);
+
+  // Replaces the law; the universe stays when it suits the new law. d_state: none where the file does not tell.
+  void load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics);
+
+  void set_state(const at::Tensor& psi);
+  void reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
+             std::int64_t universes);
+  void set_noise(Noise noise);
+  void set_seed(std::uint64_t seed) { seed_ = seed; }
+  void add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                    std::int64_t universe);
+
+  // Steps at most `steps` times, then returns the number of occupied cells of all universes.
+  std::int64_t step(std::int64_t steps, const BetweenSteps& between_steps);
+
+  // Observes at once, every `observe_every` steps, and at the end.
+  std::vector<Observation> rollout(std::int64_t steps, std::int64_t observe_every, const Stop& stop,
+                                   const BetweenSteps& between_steps);
+
+  // A copy of everything that a universe is. Bit for bit what restore() brings back.
+  struct Snapshot {
+    Grid grid;
+    Noise noise;
+    std::uint64_t seed;
+  };
+  Snapshot snapshot() const { return {grid(), noise_, seed_}; }
+  void restore(const Snapshot& snapshot);
+
+  // The cells from (x, y) on, (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
+  at::Tensor window(std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
+                    std::int64_t universe) const;
+
+  // The occupied cells: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
+  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const;
+
+  const Grid& grid() const;
+  bool has_state() const { return grid_.has_value(); }
+  std::vector<Observables> observables() const;
+  std::int64_t d_state() const;
+  std::uint64_t seed() const { return seed_; }
+  Info info() const;
+
+ private:
+  Law& law() const;
+  bool torus() const { return physics_.boundary == "torus"; }
+  void check_universe(std::int64_t universe) const;
+
+  std::optional<std::int64_t> wanted_d_state_;
+  at::Device device_;
+  std::unique_ptr<Law> law_;
+  std::int64_t d_state_ = 0;
+  Physics physics_;
+  Noise noise_;
+  std::uint64_t seed_ = 0;
+  std::optional<Grid> grid_;
+};
+
+}  // namespace atheria

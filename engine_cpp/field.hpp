@@ -1,0 +1,38 @@
+// The field psi: (B, 2d, H, W), float32, planar. Channels 0..d-1 are Re, d..2d-1 are Im.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+
+namespace atheria {
+
+struct Shape {
+  std::int64_t universes, d_state, height, width;
+
+  static Shape of(const at::Tensor& psi) {
+    return {psi.size(0), psi.size(1) / 2, psi.size(2), psi.size(3)};
+  }
+  std::int64_t cells() const { return height * width; }
+};
+
+// One cell's d components in a planar field.
+struct Cell {
+  float* re;
+  float* im;
+  std::int64_t stride;  // between components
+  std::int64_t d_state;
+
+  static Cell at(float* psi, const Shape& shape, std::int64_t universe, std::int64_t y, std::int64_t x) {
+    float* re = psi + universe * 2 * shape.d_state * shape.cells() + y * shape.width + x;
+    return {re, re + shape.d_state * shape.cells(), shape.cells(), shape.d_state};
+  }
+};
+
+// Energy of each cell, rho = sum_i |psi_i|^2: (B, 1, H, W).
+inline at::Tensor energy_density(const at::Tensor& psi) { return psi.square().sum(1, true); }
+
+// Energy of each universe, N = sum_x rho: (B, 1, 1, 1).
+inline at::Tensor total_energy(const at::Tensor& psi) { return energy_density(psi).sum({2, 3}, true); }
+
+}  // namespace atheria

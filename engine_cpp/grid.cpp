@@ -1,0 +1,66 @@
+#include "grid.hpp"
+
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace atheria {
+namespace {
+
+void check_finite(const at::Tensor& psi) {
+  const auto bad = at::isfinite(psi).logical_not();
+  const auto count = bad.sum().item<std::int64_t>();
+  if (count == 0) return;
+  const auto first = bad.nonzero()[0];
+  throw std::invalid_argument("`state` must be finite; " + std::to_string(count) +
+                              " of its values are NaN or infinite, the first in universe " +
+                              std::to_string(first[0].item<std::int64_t>()) + ", channel " +
+                              std::to_string(first[1].item<std::int64_t>()) + ", cell (x=" +
+                              std::to_string(first[3].item<std::int64_t>()) + ", y=" +
+                              std::to_string(first[2].item<std::int64_t>()) + ")");
+}
+
+void check_stride(const Shape& shape, std::int64_t stride) {
+  if (shape.height > 0 && shape.width > 0 && shape.height % stride == 0 && shape.width % stride == 0) {
+    return;
+  }
+  throw std::invalid_argument("`grid` must be positive multiples of the law's stride " + std::to_string(stride) +
+                              ", got " + std::to_string(shape.height) + " x " +
+                              std::to_string(shape.width));
+}
+
+}  // namespace
+
+Grid::Grid(at::Tensor psi, Law& law) {
+  check_stride(Shape::of(psi), law.stride());
+  edit(std::move(psi));
+  const auto shape = this->shape();
+  memory_ = law.initial_memory(shape.universes, shape.height, shape.width);
+}
+
+void Grid::edit(at::Tensor psi) {
+  check_finite(psi);
+  psi_ = std::move(psi);
+  reference_energy_ = total_energy(psi_);
+}
+
+void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
+  auto output = law.forward(psi_, memory_);
+  auto next = advance(psi_, output.delta, physics, reference_energy_, seed, step_count_).contiguous();
+  noise.apply(next, seed, step_count_);
+  // A NaN or an infinity anywhere makes the sum of squares so; one reduction finds either.
+  if (!std::isfinite(next.square().sum(at::kDouble).item<double>())) {
+    throw std::runtime_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
+                             "; the state before it is kept. Normalise, or raise `gamma`");
+  }
+  psi_ = std::move(next);
+  memory_ = std::move(output.memory);
+  ++step_count_;
+}
+
+std::int64_t Grid::occupied_cells() const {
+  return (energy_density(psi_) > 0).sum().item<std::int64_t>();
+}
+
+}  // namespace atheria

@@ -1,0 +1,84 @@
+#include "physics.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <cmath>
+#include <stdexcept>
+
+#include "field.hpp"
+#include "philox.hpp"
+
+namespace atheria {
+
+Normalise parse_normalise(std::string_view name) {
+  if (name == "none") return Normalise::none;
+  if (name == "cell") return Normalise::cell;
+  if (name == "global") return Normalise::global;
+  throw std::invalid_argument("`normalise` must be none, cell or global, got '" + std::string(name) + "'");
+}
+
+std::string_view name_of(Normalise normalise) {
+  switch (normalise) {
+    case Normalise::none:
+      return "none";
+    case Normalise::cell:
+      return "cell";
+    case Normalise::global:
+      return "global";
+  }
+  throw std::logic_error("Normalise has a value without a name");
+}
+
+void Physics::check() const {
+  const auto require = [](bool holds, const char* rule, double value) {
+    if (!holds) throw std::invalid_argument(std::string(rule) + ", got " + std::to_string(value));
+  };
+  require(gamma >= 0 && gamma < 1, "`gamma` must be at least 0 and below 1", gamma);
+  require(epsilon >= 0 && std::isfinite(epsilon), "`epsilon` must be at least 0 and finite", epsilon);
+  require(fire_rate > 0 && fire_rate <= 1, "`fire_rate` must be above 0 and at most 1", fire_rate);
+}
+
+namespace {
+
+// 1 where a cell updates, else 0: (B, 1, H, W).
+at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::int64_t step) {
+  auto mask = at::empty({shape.universes, 1, shape.height, shape.width}, at::kFloat);
+  auto* out = mask.data_ptr<float>();
+  const auto threshold = static_cast<float>(rate);
+  at::parallel_for(0, shape.universes * shape.height, 1, [&](std::int64_t begin, std::int64_t end) {
+    for (std::int64_t row = begin; row < end; ++row) {
+      for (std::int64_t x = 0; x < shape.width; ++x) {
+        Draws draws(seed, x, row % shape.height, step, row / shape.height, stream::fire);
+        out[row * shape.width + x] = uniform(draws.next()) < threshold ? 1.0F : 0.0F;
+      }
+    }
+  });
+  return mask;
+}
+
+at::Tensor normalised(const at::Tensor& phi, const Physics& physics, const at::Tensor& reference_energy) {
+  if (physics.normalise == Normalise::none) return phi;
+  const bool per_cell = physics.normalise == Normalise::cell;
+  const auto energy = per_cell ? energy_density(phi) : total_energy(phi);
+  const auto occupied = energy > 0;
+  const auto scale = at::where(occupied, energy, at::ones_like(energy)).rsqrt();
+  const auto wanted = per_cell ? scale : scale * reference_energy.sqrt();
+  return phi * at::where(occupied, wanted, at::zeros_like(energy));
+}
+
+}  // namespace
+
+at::Tensor advance(const at::Tensor& psi, const at::Tensor& delta, const Physics& physics,
+                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
+  auto phi = (1 - physics.gamma) * psi + delta;
+  if (physics.fire_rate < 1) {
+    const auto mask = fire_mask(Shape::of(psi), physics.fire_rate, seed, step).to(psi.device());
+    phi = psi + mask * (phi - psi);
+  }
+  if (physics.epsilon > 0) {
+    phi = phi * (energy_density(phi).sqrt() > physics.epsilon);
+  }
+  return normalised(phi, physics, reference_energy);
+}
+
+}  // namespace atheria

@@ -1,0 +1,33 @@
+// One step of the model after the law has spoken: decay, update mask, threshold, normalisation.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace atheria {
+
+enum class Normalise { none, cell, global };
+
+Normalise parse_normalise(std::string_view name);
+std::string_view name_of(Normalise normalise);
+
+struct Physics {
+  double gamma = 0.0;      // amplitude decay per step, [0, 1)
+  double epsilon = 0.0;    // cells of norm <= epsilon become vacuum
+  double fire_rate = 1.0;  // probability that a cell updates, (0, 1]
+  Normalise normalise = Normalise::none;
+  std::string boundary = "torus";  // baked into the law; reported, never applied
+
+  // Throws std::invalid_argument where a value is outside its range.
+  void check() const;
+};
+
+// The state after one step, before noise. psi, delta: (B, 2d, H, W); reference_energy: (B, 1, 1, 1),
+// the energy that `global` normalisation restores.
+at::Tensor advance(const at::Tensor& psi, const at::Tensor& delta, const Physics& physics,
+                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step);
+
+}  // namespace atheria
