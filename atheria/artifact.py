@@ -17,7 +17,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
-from atheria.config import SCHEMA, Grid, InitialStateConfig, PhysicsConfig, Seed, UserError, validate
+from atheria.config import (
+    SCHEMA,
+    Grid,
+    InitialStateConfig,
+    PhysicsConfig,
+    Seed,
+    UserError,
+    validate,
+)
 from atheria.files import atomically, verify_zip
 
 FILE_NAME = "law.pt"
@@ -25,9 +33,7 @@ DESCRIPTION_NAME = "atheria.json"
 VERSION = 1
 
 _LONGEST_DESCRIPTION = 1 << 20
-DEFAULT_PHYSICS = PhysicsConfig(
-    gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus"
-)
+DEFAULT_PHYSICS = PhysicsConfig(gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus")
 """What a file that does not say its physics is rolled out with."""
 
 
@@ -73,7 +79,7 @@ class Description:
 
     def to_json(self) -> str:
         """The text of ``atheria.json``."""
-        return json.dumps(asdict(self), indent=2) + "\n"  # type: ignore[call-overload]
+        return json.dumps(asdict(self), indent=2) + "\n"
 
 
 def script(law: nn.Module) -> torch.jit.ScriptModule:
@@ -124,12 +130,10 @@ def physics_of(description: Description | None, changes: Mapping[str, Any]) -> P
         UserError: A key or a value is wrong, or the boundary of an artifact would change.
     """
     physics = description.physics if description else DEFAULT_PHYSICS
-    changed = validate(PhysicsConfig, {**asdict(physics), **changes}, at="physics")  # type: ignore[call-overload]
+    changed = validate(PhysicsConfig, {**asdict(physics), **changes}, at="physics")
     if description and changed.boundary != physics.boundary:
         raise UserError(
             f"`physics.boundary` is baked into the law as '{physics.boundary}'; "
             f"export it anew for '{changed.boundary}'"
         )
     return changed
-
-

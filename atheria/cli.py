@@ -63,9 +63,7 @@ def main(command: str, schema: type[Any], job: str) -> None:
     hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
 
 
-def configure(
-    command: str, schema: type[Any], job: str, overrides: Sequence[str]
-) -> Callable[[], Any]:
+def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[[], Any]:
     """The work of a command under some overrides, checked and ready to run.
 
     Raises:
@@ -121,16 +119,14 @@ def _jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
     choices = [_values(override) for override in parsed]
     first = [values[0] for values in choices]
     others = [
-        [*first[:i], value, *first[i + 1 :]]
-        for i, values in enumerate(choices)
-        for value in values[1:]
+        [*first[:i], value, *first[i + 1 :]] for i, values in enumerate(choices) for value in values[1:]
     ]
     return [first, *others]
 
 
 def _values(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
-        return [override.input_line] if not override.is_sweep_override() else []
+        return [str(override.input_line)]
     key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
@@ -154,7 +150,7 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         return f"`{match[1]}` has no option '{match[2]}'; allowed: {', '.join(options)}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = f"{text}: {error.__cause__}"
-    return text.partition("\nSee https")[0].strip()
+    return ": ".join(text.partition("\nSee https")[0].strip().splitlines())
 
 
 def _key(override: str) -> str:

@@ -106,9 +106,7 @@ class TrainerConfig:
     eval_every: Positive
     eval_universes: Positive
     checkpoint_every: Positive
-    loss: Annotated[
-        dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)
-    ]
+    loss: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 
 
 @dataclass(config=SCHEMA, frozen=True)

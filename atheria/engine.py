@@ -1,25 +1,16 @@
-"""Laws by run ID, for the native engine: fetched, verified, cached.
+"""The native engine for a run, in one call.
 
 >>> from atheria.engine import from_run
 >>> engine = from_run(run_id)
 >>> engine.step_native(1000)
 """
 
-import os
-import shutil
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from atheria.artifact import FILE_NAME
-from atheria.config import UserError
-from atheria.files import atomically, sha256
-
-if TYPE_CHECKING:
-    from atheria_core import Engine
+from atheria_core import Engine
 
 
-def from_run(run_id: str, tracking_uri: str | None = None, **engine_args: Any) -> "Engine":
+def from_run(run_id: str, tracking_uri: str | None = None, **engine_args: Any) -> Engine:
     """An engine with the law that a run exported; the universe that it describes has been started.
 
     Args:
@@ -30,46 +21,4 @@ def from_run(run_id: str, tracking_uri: str | None = None, **engine_args: Any) -
     Raises:
         UserError: There is no such run, it has no law, or the law does not match its digest.
     """
-    from atheria_core import Engine
-
     return Engine.from_run(run_id, tracking_uri, **engine_args)
-
-
-def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
-    """The run's ``law.pt`` in the user's cache, fetched if it is not there yet.
-
-    Raises:
-        UserError: See `from_run`.
-    """
-    from atheria.tracking import LAW_DIGEST_TAG, find_run
-
-    run = find_run(run_id, tracking_uri)
-    digest = run.tag(LAW_DIGEST_TAG)
-    if digest is None or not _is_digest(digest):
-        raise UserError(
-            f"run '{run_id}' in {run.uri} has no exported law (tag `{LAW_DIGEST_TAG}`); "
-            f"export it: python -m atheria.export run_id={run_id}"
-        )
-    cached = cache_folder() / "laws" / run.run_id / digest / FILE_NAME
-    if cached.is_file() and sha256(cached) == digest:
-        return cached
-    with tempfile.TemporaryDirectory() as folder:
-        fetched = run.download(f"law/{FILE_NAME}", Path(folder))
-        if (found := sha256(fetched)) != digest:
-            raise UserError(
-                f"the law of run '{run_id}' was changed after its export: its digest is {found}, "
-                f"the run says {digest}; export it anew: python -m atheria.export run_id={run_id}"
-            )
-        atomically(cached, lambda file: shutil.copyfile(fetched, file))
-    return cached
-
-
-def cache_folder() -> Path:
-    """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
-    if folder := os.environ.get("ATHERIA_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atheria"
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")

@@ -13,6 +13,7 @@ from atheria import artifact, laws
 from atheria.artifact import Description
 from atheria.config import InitialStateConfig, PhysicsConfig, UserError
 from atheria.files import sha256
+from atheria.laws import Law
 from atheria.tracking import LAW_DIGEST_TAG, LoggedRun
 
 
@@ -30,7 +31,7 @@ class Origin:
     git_commit: str | None = None
 
 
-def export_law(law: nn.Module, origin: Origin, path: Path) -> Description:
+def export_law(law: Law, origin: Origin, path: Path) -> Description:
     """Writes a law as an artifact.
 
     Args:
@@ -41,18 +42,17 @@ def export_law(law: nn.Module, origin: Origin, path: Path) -> Description:
     Raises:
         UserError: The script computes something else than the law; nothing is written.
     """
-    law = law.cpu().eval()
+    law.cpu().eval()
     scripted = artifact.script(law)
-    stride = int(law.stride)  # type: ignore[arg-type]
     d_state = int(origin.model["d_state"])
-    verify(law, scripted, d_state, stride)
+    verify(law, scripted, d_state, law.stride)
     description = Description(
         schema=artifact.VERSION,
         law=origin.model["name"],
         config={key: value for key, value in origin.model.items() if key != "name"},
         d_state=d_state,
-        stride=stride,
-        has_memory=laws.has_memory(law),
+        stride=law.stride,
+        has_memory=hasattr(law, "initial_memory"),
         physics=origin.physics,
         receptive_radius=law.receptive_radius,
         vacuum_stable=_is_vacuum_stable(law, d_state, origin),
@@ -101,15 +101,12 @@ def verify(law: nn.Module, scripted: nn.Module, d_state: int, stride: int) -> No
 
 def _outputs(law: nn.Module, psi: Tensor) -> tuple[Tensor, ...]:
     """What a law returns for psi: delta, and the memory if it has one."""
-    if not laws.has_memory(law):
-        return (law(psi),)
-    memory = law.initial_memory(psi.shape[0], psi.shape[2], psi.shape[3])  # type: ignore[operator]
-    delta, memory = law(psi, memory)
-    return delta, memory
+    outputs = laws.propose(law, psi, laws.initial_memory(law, psi))
+    return tuple(output for output in outputs if output is not None)
 
 
 @torch.inference_mode()
-def _is_vacuum_stable(law: nn.Module, d_state: int, origin: Origin) -> bool:
+def _is_vacuum_stable(law: Law, d_state: int, origin: Origin) -> bool:
     vacuum = torch.zeros(1, 2 * d_state, *origin.grid)
     norm = _outputs(law, vacuum)[0].square().sum(dim=1).sqrt()
     return bool((norm <= origin.physics.epsilon).all())

@@ -10,6 +10,12 @@ from pathlib import Path
 from atheria.config import UserError
 
 
+def short(path: Path) -> str:
+    """A path as a user would type it here: relative to the working directory where it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

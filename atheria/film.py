@@ -16,6 +16,7 @@ from atheria.files import atomically
 
 DENSITY_COLOURS = "magma"
 _CONTRAST = 0.5  # exponent of the density's scale: faint matter stays visible
+_BRIGHTEST = 99.5  # percentile of the density that is shown brightest: a few hot cells hide no other
 
 
 class Frame(NamedTuple):
@@ -35,14 +36,14 @@ def strip(frames: Sequence[Frame], title: str) -> Figure:
 
     The phase is that of sum_i psi_i; its brightness is the cell's density.
     """
-    figure = Figure(figsize=(1.9 * len(frames) + 1.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(1.9 * len(frames) + 1.2, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(frames), squeeze=False)
-    densities = [np.square(frame.psi).sum(axis=0) for frame in frames]
-    top = max(float(max(density.max() for density in densities)), 1e-12)
-    scale = PowerNorm(_CONTRAST, vmin=0.0, vmax=top)
-    for column, (frame, density) in enumerate(zip(frames, densities, strict=True)):
-        axes[0, column].imshow(density, norm=scale, cmap=DENSITY_COLOURS, interpolation="nearest")
+    densities = [density(frame.psi) for frame in frames]
+    top = max(float(np.percentile(np.stack(densities), _BRIGHTEST)), 1e-12)
+    scale = PowerNorm(_CONTRAST, vmin=0.0, vmax=top, clip=True)
+    for column, (frame, rho) in enumerate(zip(frames, densities, strict=True)):
+        axes[0, column].imshow(rho, norm=scale, cmap=DENSITY_COLOURS, interpolation="nearest")
         axes[1, column].imshow(phase_image(frame.psi, scale), interpolation="nearest")
         axes[0, column].set_title(f"step {frame.step}", fontsize=9)
     for axis in axes.flat:
@@ -51,10 +52,19 @@ def strip(frames: Sequence[Frame], title: str) -> Figure:
     axes[0, 0].set_ylabel("density")
     axes[1, 0].set_ylabel("phase")
     figure.colorbar(
-        ScalarMappable(scale, DENSITY_COLOURS), ax=axes[0], label=r"$\rho$", pad=0.01, aspect=12
+        ScalarMappable(scale, DENSITY_COLOURS),
+        ax=axes[0],
+        label=r"$\rho$",
+        pad=0.01,
+        aspect=12,
+        extend="max",
     )
     wheel = figure.colorbar(
-        ScalarMappable(cmap=_phase_map()), ax=axes[1], label=r"$\arg \sum_i \psi_i$", pad=0.01, aspect=12
+        ScalarMappable(cmap=_phase_map()),
+        ax=axes[1],
+        label=r"$\arg \sum_i \psi_i$",
+        pad=0.01,
+        aspect=12,
     )
     wheel.set_ticks([0, 0.5, 1], labels=[r"$-\pi$", "0", r"$\pi$"])
     height, width = frames[0].psi.shape[1:]
@@ -62,12 +72,19 @@ def strip(frames: Sequence[Frame], title: str) -> Figure:
     return figure
 
 
+def density(psi: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Energy of each cell: (2d, H, W) -> (H, W)."""
+    rho: NDArray[np.float64] = np.square(psi, dtype=np.float64).sum(axis=0)
+    return rho
+
+
 def phase_image(psi: NDArray[np.float32], scale: PowerNorm) -> NDArray[np.float64]:
     """(2d, H, W) -> (H, W, 3) sRGB in 0..1."""
     re, im = np.split(psi, 2)
     phase = np.arctan2(im.sum(axis=0), re.sum(axis=0))
-    brightness = np.asarray(scale(np.square(psi).sum(axis=0)))
-    return phase_colours(phase) * brightness[..., None]
+    brightness = np.asarray(scale(density(psi)))
+    image: NDArray[np.float64] = phase_colours(phase) * brightness[..., None]
+    return image
 
 
 def phase_colours(phase: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -2,8 +2,8 @@
 
 ``soup``: each cell is occupied with probability `density`. ``random``: every cell is. ``particles``:
 `count` single cells. ``gaussian``: one state under a bell of standard deviation `width` (of the
-energy), at the centre. ``zeros``: vacuum. ``file``: read from `path`. An occupied cell is in a uniformly
-random state of norm 1.
+energy), at the centre. ``zeros``: vacuum. ``file``: read from `path`, its universes in turn. Where it is
+drawn, an occupied cell is in a uniformly random state of norm 1.
 """
 
 from pathlib import Path
@@ -19,9 +19,7 @@ _PLACE = INITIAL_STATE
 _STATE = INITIAL_STATE + 1
 
 
-def make(
-    config: InitialStateConfig, d_state: int, lattice: Lattice, seed: int, step: int = 0
-) -> Tensor:
+def make(config: InitialStateConfig, d_state: int, lattice: Lattice, seed: int, step: int = 0) -> Tensor:
     """The field at the start: (B, 2d, H, W) float32 on the lattice's device.
 
     Args:
@@ -64,9 +62,7 @@ def _particles(count: int, d_state: int, lattice: Lattice, seed: int, step: int)
     words = Draws(seed, row, step, _PLACE).words(2)[:, :, 0]
     x, y = (words[0] * lattice.width) >> 32, (words[1] * lattice.height) >> 32
     states = random_states(d_state, row, seed, step)[:, :, 0]
-    psi = torch.zeros(
-        lattice.universes, 2 * d_state, lattice.height, lattice.width, device=lattice.device
-    )
+    psi = torch.zeros(lattice.universes, 2 * d_state, lattice.height, lattice.width, device=lattice.device)
     universe = torch.arange(lattice.universes, device=lattice.device)
     for k in range(count):
         psi[universe, :, y[:, k], x[:, k]] = states[:, :, k]
@@ -91,10 +87,11 @@ def _from_file(path: str | None, shape: tuple[int, int, int, int]) -> Tensor:
     except (ValueError, OSError) as error:
         raise UserError(f"`initial_state.path`: '{path}' cannot be read: {error}") from None
     array = content if isinstance(content, np.ndarray) else content.get("psi")
-    if array is None or array.dtype != np.float32 or array.shape != shape:
+    _, *cell_shape = shape
+    if array is None or array.dtype != np.float32 or [*array.shape[1:]] != cell_shape or len(array) == 0:
         got = "no field `psi`" if array is None else f"{array.dtype} {array.shape}"
         raise UserError(
-            f"`initial_state.path`: the field must be float32 {shape}, got {got} in '{path}'; "
-            "set the grid and the number of universes to the file's"
+            f"`initial_state.path`: the field must be float32 (B, {', '.join(map(str, cell_shape))}), "
+            f"got {got} in '{path}'; set the grid and `model.d_state` to the file's"
         )
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(array[np.arange(shape[0]) % len(array)])

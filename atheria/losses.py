@@ -71,8 +71,7 @@ class Objective:
 
     def __init__(self, weights: Mapping[str, float]) -> None:
         self._terms: dict[str, tuple[Term, float]] = {
-            name: (registry.load("atheria.losses", name), weight)
-            for name, weight in weights.items()
+            name: (registry.load("atheria.losses", name), weight) for name, weight in weights.items()
         }
 
     def __call__(self, initial: Tensor, final: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -60,9 +60,7 @@ def channel(name: str) -> Channel | None:
     return found
 
 
-def apply(
-    noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0
-) -> Tensor:
+def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0) -> Tensor:
     """One use of a channel: (B, 2d, H, W) -> (B, 2d, H, W).
 
     Args:

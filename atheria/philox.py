@@ -47,7 +47,7 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int) -> Tensor:
             p0 & _MASK,
         )
         k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3))
+    return torch.stack(torch.broadcast_tensors(c0, c1, c2, c3))  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)

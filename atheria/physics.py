@@ -1,11 +1,11 @@
 """One step of the model; the engine's ``advance`` in C++ does exactly this.
 
-    delta   = law(psi)
-    phi     = (1 - gamma) psi + delta
-    phi     = psi + m (phi - psi)          m: Bernoulli mask per cell, rate fire_rate
-    phi(x)  = 0                            where ||phi(x)|| <= epsilon
-    psi'    = normalise(phi)
-    psi'    = noise(psi')
+delta   = law(psi)
+phi     = (1 - gamma) psi + delta
+phi     = psi + m (phi - psi)          m: Bernoulli mask per cell, rate fire_rate
+phi(x)  = 0                            where ||phi(x)|| <= epsilon
+psi'    = normalise(phi)
+psi'    = noise(psi')
 """
 
 from contextlib import nullcontext
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from atheria import noise
 from atheria.config import PhysicsConfig
 from atheria.field import energy_density, total_energy
-from atheria.laws import has_memory
+from atheria.laws import initial_memory, propose
 from atheria.philox import FIRE, Draws, Lattice
 
 
@@ -62,10 +62,7 @@ class Dynamics:
 
     def start(self, psi: Tensor, step: int = 0) -> State:
         """The state that begins with the field psi (B, 2d, H, W)."""
-        batch, _, height, width = psi.shape
-        memory = None
-        if has_memory(self.law):
-            memory = self.law.initial_memory(batch, height, width).to(psi.device)  # type: ignore[operator]
+        memory = initial_memory(self.law, psi)
         return State(psi, memory, total_energy(psi), step)
 
     def step(self, state: State) -> State:
@@ -76,9 +73,7 @@ class Dynamics:
             mask = fire_mask(state, self.physics.fire_rate, self.seed, self.first_universe)
         psi = advance(state.psi, delta, self.physics, mask, state.reference_energy)
         if self.channel is not None:
-            psi = noise.apply(
-                self.channel, psi, self.level, self.seed, state.step, self.first_universe
-            )
+            psi = noise.apply(self.channel, psi, self.level, self.seed, state.step, self.first_universe)
         return State(psi, memory, state.reference_energy, state.step + 1)
 
     def rollout(self, state: State, steps: int) -> State:
@@ -91,10 +86,8 @@ class Dynamics:
         device = state.psi.device.type
         cast = torch.autocast(device, torch.bfloat16) if self.half_precision else nullcontext()
         with cast:
-            if state.memory is None:
-                return self.law(state.psi).float(), None
-            delta, memory = self.law(state.psi, state.memory)
-            return delta.float(), memory.float()
+            delta, memory = propose(self.law, state.psi, state.memory)
+        return delta.float(), None if memory is None else memory.float()
 
 
 def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> Tensor:

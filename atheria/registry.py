@@ -23,9 +23,7 @@ def load(group: str, name: str) -> Any:
     """
     found: list[EntryPoint] = list(entry_points(group=group, name=name))
     if not found:
-        raise UserError(
-            f"'{name}' is not registered in `{group}`; known: {', '.join(names(group))}"
-        )
+        raise UserError(f"'{name}' is not registered in `{group}`; known: {', '.join(names(group))}")
     try:
         return found[0].load()
     except (ImportError, AttributeError) as error:

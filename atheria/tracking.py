@@ -21,7 +21,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
@@ -29,11 +29,13 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from atheria.config import TrackingConfig, UserError
+from atheria.files import short
 
 DEFAULT_STORE = "outputs/mlflow.db"
 DEFAULT_ARTIFACTS = "outputs/mlartifacts"
 LAW_DIGEST_TAG = "atheria.law.sha256"
 
+_SQLITE = "sqlite:///"
 _BATCH = 1000
 _PARAMS_BATCH = 100
 _FLUSH_SECONDS = 5.0
@@ -79,9 +81,7 @@ class LoggedRun:
 
     def log_params(self, settings: Mapping[str, Any]) -> None:
         """Logs nested settings as parameters with dotted keys."""
-        params = [
-            Param(key, str(value)[:_LONGEST_PARAM]) for key, value in flatten(settings).items()
-        ]
+        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in flatten(settings).items()]
         for start in range(0, len(params), _PARAMS_BATCH):
             self.client.log_batch(self.run_id, params=params[start : start + _PARAMS_BATCH])
 
@@ -168,7 +168,7 @@ class StoredRun:
             return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
         except (MlflowException, OSError) as error:
             raise UserError(
-                f"run '{self.run_id}' has no artifact '{path}' in {self.uri} ({_first_line(error)})"
+                f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)} ({_first_line(error)})"
             ) from None
 
     def resume_logging(self) -> LoggedRun:
@@ -191,21 +191,32 @@ def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise UserError(
-                f"`run_id`: there is no run '{run_id}' in {uri}; "
+                f"`run_id`: there is no run '{run_id}' in {shown(uri)}; "
                 "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
             ) from None
 
 
 def store_uri(uri: str | None) -> str:
-    """The store that a configured URI means."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{DEFAULT_STORE}"
+    """The store that a configured URI means; the path of an SQLite file is made absolute.
+
+    MLflow keeps one connection for each URI: a relative one would outlive a change of folder.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DEFAULT_STORE}"
+    if chosen.startswith(_SQLITE):
+        return _SQLITE + str(Path(chosen.removeprefix(_SQLITE)).absolute())
+    return chosen
+
+
+def shown(uri: str) -> str:
+    """A store's URI as a user would type it here."""
+    return _SQLITE + short(Path(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else uri
 
 
 def how_to_look(uri: str) -> str:
     """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
     if uri.startswith("http"):
         return f"{uri.rstrip('/')}/?workflowType=machine_learning"
-    return f"mlflow ui --backend-store-uri {uri}"
+    return f"mlflow ui --backend-store-uri {shown(uri)}"
 
 
 def git_commit() -> str | None:
@@ -234,13 +245,13 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _client(uri: str, create: bool) -> MlflowClient:
-    if uri.startswith("sqlite:///"):
-        file = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith(_SQLITE):
+        file = Path(uri.removeprefix(_SQLITE))
         if create:
             file.parent.mkdir(parents=True, exist_ok=True)
         elif not file.is_file():
             raise UserError(
-                f"there is no store '{file}' here; run from the folder that holds it, or give "
+                f"there is no store '{short(file)}' here; run from the folder that holds it, or give "
                 "tracking.uri=... or MLFLOW_TRACKING_URI"
             )
     return MlflowClient(tracking_uri=uri)
@@ -249,8 +260,8 @@ def _client(uri: str, create: bool) -> MlflowClient:
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     """ID of the experiment of that name, made where there is none."""
     location = None
-    if uri == f"sqlite:///{DEFAULT_STORE}":
-        location = Path(DEFAULT_ARTIFACTS).resolve().as_uri()
+    if uri == store_uri(f"{_SQLITE}{DEFAULT_STORE}"):
+        location = Path(DEFAULT_ARTIFACTS).absolute().as_uri()
     for _ in range(2):
         found = client.get_experiment_by_name(name)
         if found is not None:
@@ -260,7 +271,7 @@ def _experiment(client: MlflowClient, uri: str, name: str) -> str:
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
-    raise UserError(f"`tracking.experiment`: '{name}' was deleted in {uri}; choose another name")
+    raise UserError(f"`tracking.experiment`: '{name}' was deleted in {shown(uri)}; choose another name")
 
 
 def _standard_tags() -> dict[str, str]:
@@ -279,7 +290,7 @@ def _reported(uri: str) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise UserError(f"the tracking store {uri} cannot be used: {_first_line(error)}") from error
+        raise UserError(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from atheria import initial_state, noise, observables
 from atheria.config import TrainConfig, UserError
+from atheria.laws import Law
 from atheria.losses import Objective
 from atheria.noise import Curriculum
 from atheria.philox import Lattice
@@ -34,7 +35,7 @@ class Trainer:
         UserError: The objective or the noise names what does not exist, or does not suit the grid.
     """
 
-    def __init__(self, law: nn.Module, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, law: Law, config: TrainConfig, device: torch.device) -> None:
         settings = config.trainer
         self.law = law
         self.episode = 0
@@ -42,17 +43,11 @@ class Trainer:
         self._device = device
         self._objective = Objective(settings.loss)
         self._channel = noise.channel(config.noise.name)
-        self._curriculum = Curriculum(
-            config.noise.curriculum, config.noise.level, settings.episodes
-        )
+        self._curriculum = Curriculum(config.noise.curriculum, config.noise.level, settings.episodes)
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-        self._optimizer = optimizer(
-            law.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
-        )
+        self._optimizer = optimizer(law.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         # One step an evaluation: the training loss of one batch is too noisy to tell a plateau by.
-        self._scheduler = (
-            ReduceLROnPlateau(self._optimizer) if settings.scheduler == "plateau" else None
-        )
+        self._scheduler = ReduceLROnPlateau(self._optimizer) if settings.scheduler == "plateau" else None
         self._check_grid()
 
     def train_episode(self) -> dict[str, float]:
@@ -160,11 +155,9 @@ class Trainer:
         )
 
     def _check_grid(self) -> None:
-        stride = int(self.law.stride)  # type: ignore[arg-type]
+        stride = self.law.stride
         grid = self._config.trainer.grid
         if any(side % stride for side in grid):
-            raise UserError(
-                f"`trainer.grid` must be multiples of the law's stride {stride}, got {grid}"
-            )
+            raise UserError(f"`trainer.grid` must be multiples of the law's stride {stride}, got {grid}")
         probe = self._initial_states(1, self._config.seed, 0)
         self._objective(probe, probe)  # raises where a term does not suit the grid

@@ -42,6 +42,7 @@ inline std::string described(const HostArray& array) {
 }
 
 inline bool is_c_contiguous(const HostArray& array) {
+  if (array.size() == 0) return true;
   std::int64_t expected = 1;
   for (std::size_t axis = array.ndim(); axis-- > 0;) {
     if (array.shape(axis) != 1 && array.stride(axis) != expected) return false;
@@ -72,7 +73,8 @@ inline at::Tensor as_field(nb::handle object) {
   }
   if (!is_c_contiguous(array)) {
     throw std::invalid_argument(
-        "`state` must be C-contiguous; copy it: numpy.ascontiguousarray(state), or state.contiguous() in torch");
+        "`state` must be C-contiguous; copy it: numpy.ascontiguousarray(state), or state.contiguous() in "
+        "torch");
   }
   std::vector<std::int64_t> shape;
   for (std::size_t axis = 0; axis < 4; ++axis) shape.push_back(static_cast<std::int64_t>(array.shape(axis)));

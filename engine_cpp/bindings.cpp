@@ -84,6 +84,7 @@ nb::dict to_dict(const atheria::Info& info) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  nb::set_leak_warnings(false);  // an engine that is alive at exit, as in a notebook, is no fault
   m.doc() = "Atheria's native engine. Use it through the package `atheria_core`.";
 
   nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
@@ -95,7 +96,8 @@ NB_MODULE(_core, m) {
           "_load_model",
           [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state, double gamma,
              double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary) {
-            const atheria::Physics physics{gamma, epsilon, fire_rate, atheria::parse_normalise(normalise), boundary};
+            const atheria::Physics physics{gamma, epsilon, fire_rate, atheria::parse_normalise(normalise),
+                                           boundary};
             self.without_gil([&](Engine& engine) { engine.load_model(path, d_state, physics); });
           },
           "path"_a, "d_state"_a.none(), nb::kw_only(), "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a,
@@ -107,7 +109,8 @@ NB_MODULE(_core, m) {
             self.without_gil([&](Engine& engine) { engine.set_state(psi); });
           },
           "state"_a, nb::sig("def set_state(self, state: object) -> None"),
-          "Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change grid and "
+          "Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change "
+          "grid and "
           "batch.")
       .def(
           "state",
@@ -119,27 +122,29 @@ NB_MODULE(_core, m) {
       .def(
           "reset",
           [](BoundEngine& self, const std::string& kind, std::uint64_t seed,
-             std::optional<std::pair<std::int64_t, std::int64_t>> grid, std::int64_t universes, double density,
-             std::int64_t count, double width) {
+             std::optional<std::pair<std::int64_t, std::int64_t>> grid, std::int64_t universes,
+             double density, std::int64_t count, double width) {
             std::optional<atheria::Size> size;
             if (grid) size = atheria::Size{grid->first, grid->second};
             const atheria::InitialState initial{kind, density, count, width};
             self.without_gil([&](Engine& engine) { engine.reset(initial, seed, size, universes); });
           },
-          "kind"_a, "seed"_a, "grid"_a.none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5, "count"_a = 16,
-          "width"_a = 4.0,
-          "Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` (soup, "
+          "kind"_a, "seed"_a, "grid"_a.none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5,
+          "count"_a = 16, "width"_a = 4.0,
+          "Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` "
+          "(soup, "
           "random, particles, gaussian or zeros) drawn with `seed`.")
       .def(
           "set_noise",
           [](BoundEngine& self, const std::string& name, double level) {
             self.without_gil([&](Engine& engine) { engine.set_noise({name, level}); });
           },
-          "name"_a, "level"_a = 0.0, "Applies the channel `name` at rate `level` after every step; 'none' ends it.")
+          "name"_a, "level"_a = 0.0,
+          "Applies the channel `name` at rate `level` after every step; 'none' ends it.")
       .def(
           "add_particle",
-          [](BoundEngine& self, std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-             std::int64_t universe) {
+          [](BoundEngine& self, std::int64_t x, std::int64_t y,
+             const std::vector<std::complex<float>>& amplitudes, std::int64_t universe) {
             self.without_gil([&](Engine& engine) { engine.add_particle(x, y, amplitudes, universe); });
           },
           "x"_a, "y"_a, "amplitudes"_a, "universe"_a = 0,
@@ -147,17 +152,23 @@ NB_MODULE(_core, m) {
       .def(
           "state_at",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t universe) {
-            const auto cell = self.without_gil([&](Engine& engine) { return engine.window(x, y, 1, 1, universe); });
+            const auto cell =
+                self.without_gil([&](Engine& engine) { return engine.window(x, y, 1, 1, universe); });
             return as_numpy<std::complex<float>>(amplitudes(cell.flatten()));
           },
           "x"_a, "y"_a, "universe"_a = 0, "The amplitudes of one cell: complex64, (d_state,).")
       .def(
           "cells",
           [](BoundEngine& self, std::int64_t universe) {
-            const auto [coordinates, field] = self.without_gil([&](Engine& engine) { return engine.cells(universe); });
-            return nb::make_tuple(as_numpy<std::int64_t>(coordinates), as_numpy<std::complex<float>>(amplitudes(field)));
+            const auto [coordinates, field] =
+                self.without_gil([&](Engine& engine) { return engine.cells(universe); });
+            return nb::make_tuple(as_numpy<std::int64_t>(coordinates),
+                                  as_numpy<std::complex<float>>(amplitudes(field)));
           },
-          "universe"_a = 0, "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).")
+          "universe"_a = 0,
+          nb::sig(
+              "def cells(self, universe: int = 0) -> tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]"),
+          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).")
       .def(
           "window",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
@@ -166,7 +177,8 @@ NB_MODULE(_core, m) {
                 [&](Engine& engine) { return engine.window(x, y, width, height, universe); }));
           },
           "x"_a, "y"_a, "width"_a, "height"_a, "universe"_a = 0,
-          "The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; vacuum "
+          "The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; "
+          "vacuum "
           "outside a grid without one.")
       .def(
           "step_native",
@@ -176,7 +188,8 @@ NB_MODULE(_core, m) {
           "steps"_a = 1, "Steps, then returns the number of occupied cells of all universes.")
       .def(
           "rollout",
-          [](BoundEngine& self, std::int64_t steps, std::int64_t observe_every, const std::vector<std::string>& stop) {
+          [](BoundEngine& self, std::int64_t steps, std::int64_t observe_every,
+             const std::vector<std::string>& stop) {
             atheria::Stop conditions;
             for (const auto& name : stop) {
               if (name != "extinction" && name != "fixed_point") {
@@ -197,17 +210,23 @@ NB_MODULE(_core, m) {
             return result;
           },
           "steps"_a, "observe_every"_a, "stop"_a = std::vector<std::string>{},
+          nb::sig("def rollout(self, steps: int, observe_every: int, stop: Sequence[str] = ()) -> "
+                  "list[dict[str, typing.Any]]"),
           "Steps, observing at the start, every `observe_every` steps and at the end: a list of "
-          "{'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point'.")
+          "{'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', "
+          "'fixed_point'.")
       .def(
           "observables",
           [](BoundEngine& self) {
             return to_list(self.without_gil([](Engine& engine) { return engine.observables(); }));
           },
+          nb::sig("def observables(self) -> list[dict[str, float]]"),
           "The observables of each universe, by name.")
       .def(
           "snapshot",
-          [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.snapshot(); }); },
+          [](BoundEngine& self) {
+            return self.without_gil([](Engine& engine) { return engine.snapshot(); });
+          },
           "A copy of the universe: field, memory, step count, noise and seed.")
       .def(
           "restore",
@@ -218,20 +237,27 @@ NB_MODULE(_core, m) {
       .def_prop_ro(
           "step_count",
           [](BoundEngine& self) {
-            return self.without_gil([](Engine& engine) { return engine.has_state() ? engine.grid().step_count() : 0; });
+            return self.without_gil(
+                [](Engine& engine) { return engine.has_state() ? engine.grid().step_count() : 0; });
           },
           "Steps since the universe was started.")
       .def_prop_rw(
-          "seed", [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.seed(); }); },
+          "seed",
+          [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.seed(); }); },
           [](BoundEngine& self, std::uint64_t seed) {
             self.without_gil([&](Engine& engine) { engine.set_seed(seed); });
           },
           "Key of the random numbers: update mask and noise.")
       .def_prop_ro(
           "has_state",
-          [](BoundEngine& self) { return self.without_gil([](Engine& engine) { return engine.has_state(); }); },
+          [](BoundEngine& self) {
+            return self.without_gil([](Engine& engine) { return engine.has_state(); });
+          },
           "Whether a universe has been started.")
-      .def("_info", [](BoundEngine& self) {
-        return to_dict(self.without_gil([](Engine& engine) { return engine.info(); }));
-      });
+      .def(
+          "_info",
+          [](BoundEngine& self) {
+            return to_dict(self.without_gil([](Engine& engine) { return engine.info(); }));
+          },
+          nb::sig("def _info(self) -> dict[str, typing.Any]"));
 }

@@ -30,13 +30,16 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
 Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
                const std::string& precision)
     : wanted_d_state_(d_state), device_(parse_device(device)) {
-  require(!d_state || *d_state >= 1, "`d_state` must be at least 1, got " + std::to_string(d_state.value_or(0)));
-  require(threads >= 0, "`threads` must be at least 0 (0: libtorch's number), got " + std::to_string(threads));
+  require(!d_state || *d_state >= 1,
+          "`d_state` must be at least 1, got " + std::to_string(d_state.value_or(0)));
+  require(threads >= 0,
+          "`threads` must be at least 0 (0: libtorch's number), got " + std::to_string(threads));
   require(precision == "fp32", "`precision` must be fp32, got '" + precision + "'");
   if (threads > 0) at::set_num_threads(threads);
 }
 
-void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics) {
+void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_state,
+                        const Physics& physics) {
   physics.check();
   require(d_state || wanted_d_state_,
           "'" + path + "' does not say its `d_state`; give it: Engine(d_state=...)");
@@ -47,7 +50,7 @@ void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_s
   auto law = load_torchscript_law(path, components, device_);
   const c10::InferenceMode inference;
   std::optional<Grid> grid;
-  if (grid_ && grid_->shape().d_state == components) grid.emplace(grid_->psi(), *law);
+  if (grid_ && grid_->shape().d_state == components) grid = Grid(grid_->psi(), *law);
   law_ = std::move(law);
   d_state_ = components;
   physics_ = physics;
@@ -55,7 +58,8 @@ void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_s
 }
 
 Law& Engine::law() const {
-  if (!law_) throw std::runtime_error("the engine has no law; call load_model(path) or Engine.from_run(run_id)");
+  if (!law_)
+    throw std::runtime_error("the engine has no law; call load_model(path) or Engine.from_run(run_id)");
   return *law_;
 }
 
@@ -76,17 +80,18 @@ void Engine::set_state(const at::Tensor& psi) {
   require(psi.size(1) == 2 * d_state(), "`state` must have 2*`d_state` = " + std::to_string(2 * d_state_) +
                                             " channels, got " + std::to_string(psi.size(1)));
   require(psi.size(0) > 0, "`state` must hold at least one universe, got an empty batch");
-  grid_.emplace(psi.to(device_, /*non_blocking=*/false, /*copy=*/true), law());
+  grid_ = Grid(psi.to(device_, /*non_blocking=*/false, /*copy=*/true), law());
 }
 
 void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
                    std::int64_t universes) {
-  require(grid.has_value(), "`grid` must be (height, width); an unbounded universe (None) needs the `compiled` backend");
+  require(grid.has_value(),
+          "`grid` must be (height, width); an unbounded universe (None) needs the `compiled` backend");
   require(universes >= 1, "`universes` must be at least 1, got " + std::to_string(universes));
   require(grid->height >= 1 && grid->width >= 1, "`grid` must be positive");
   const c10::InferenceMode inference;
   const Shape shape{universes, d_state(), grid->height, grid->width};
-  grid_.emplace(initial.make(shape, seed).to(device_), law());
+  grid_ = Grid(initial.make(shape, seed).to(device_), law());
   seed_ = seed;
 }
 
@@ -187,8 +192,8 @@ std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
 Info Engine::info() const {
   const auto& law = this->law();
   const auto evaluated = grid_ ? grid_->shape().universes * grid_->shape().cells() : 0;
-  return {law.backend(), law.why(),        device_.str(), "fp32", at::get_num_threads(), d_state_,
-          law.stride(),  law.has_memory(), physics_,      noise_, evaluated};
+  return {law.backend(),    law.why(), device_.str(), "fp32",   at::get_num_threads(), d_state_, law.stride(),
+          law.has_memory(), physics_,  noise_,        evaluated};
 }
 
 }  // namespace atheria

@@ -56,7 +56,8 @@ class Engine {
   Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
          const std::string& precision);
 
-  // Replaces the law; the universe stays when it suits the new law. d_state: none where the file does not tell.
+  // Replaces the law; the universe stays when it suits the new law. d_state: none where the file does not
+  // tell.
   void load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics);
 
   void set_state(const at::Tensor& psi);

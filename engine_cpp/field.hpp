@@ -10,9 +10,7 @@ namespace atheria {
 struct Shape {
   std::int64_t universes, d_state, height, width;
 
-  static Shape of(const at::Tensor& psi) {
-    return {psi.size(0), psi.size(1) / 2, psi.size(2), psi.size(3)};
-  }
+  static Shape of(const at::Tensor& psi) { return {psi.size(0), psi.size(1) / 2, psi.size(2), psi.size(3)}; }
   std::int64_t cells() const { return height * width; }
 };
 

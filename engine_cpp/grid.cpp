@@ -16,17 +16,17 @@ void check_finite(const at::Tensor& psi) {
   throw std::invalid_argument("`state` must be finite; " + std::to_string(count) +
                               " of its values are NaN or infinite, the first in universe " +
                               std::to_string(first[0].item<std::int64_t>()) + ", channel " +
-                              std::to_string(first[1].item<std::int64_t>()) + ", cell (x=" +
-                              std::to_string(first[3].item<std::int64_t>()) + ", y=" +
-                              std::to_string(first[2].item<std::int64_t>()) + ")");
+                              std::to_string(first[1].item<std::int64_t>()) +
+                              ", cell (x=" + std::to_string(first[3].item<std::int64_t>()) +
+                              ", y=" + std::to_string(first[2].item<std::int64_t>()) + ")");
 }
 
 void check_stride(const Shape& shape, std::int64_t stride) {
   if (shape.height > 0 && shape.width > 0 && shape.height % stride == 0 && shape.width % stride == 0) {
     return;
   }
-  throw std::invalid_argument("`grid` must be positive multiples of the law's stride " + std::to_string(stride) +
-                              ", got " + std::to_string(shape.height) + " x " +
+  throw std::invalid_argument("`grid` must be positive multiples of the law's stride " +
+                              std::to_string(stride) + ", got " + std::to_string(shape.height) + " x " +
                               std::to_string(shape.width));
 }
 
@@ -59,8 +59,6 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   ++step_count_;
 }
 
-std::int64_t Grid::occupied_cells() const {
-  return (energy_density(psi_) > 0).sum().item<std::int64_t>();
-}
+std::int64_t Grid::occupied_cells() const { return (energy_density(psi_) > 0).sum().item<std::int64_t>(); }
 
 }  // namespace atheria

@@ -49,9 +49,7 @@ struct Canvas {
   Amplitudes state(std::int64_t x, std::int64_t y) const {
     return random_state(shape.d_state, seed, x, y, universe);
   }
-  Draws place(std::int64_t x, std::int64_t y) const {
-    return {seed, x, y, 0, universe, place_stream};
-  }
+  Draws place(std::int64_t x, std::int64_t y) const { return {seed, x, y, 0, universe, place_stream}; }
 };
 
 void soup(const Canvas& canvas, double density) {

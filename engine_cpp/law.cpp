@@ -52,8 +52,7 @@ void check_is_law(Law& law, std::int64_t d_state, const at::Device& device) {
   } catch (const std::exception& error) {
     throw std::invalid_argument("the law does not take a field with `d_state`=" + std::to_string(d_state) +
                                 " (" + std::to_string(2 * d_state) +
-                                " channels); is `d_state` right? libtorch says: " +
-                                message_of(error));
+                                " channels); is `d_state` right? libtorch says: " + message_of(error));
   }
   if (delta.sizes() != vacuum.sizes()) {
     throw std::invalid_argument(
@@ -72,8 +71,7 @@ std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t 
     module.eval();
     law = std::make_unique<TorchScriptLaw>(std::move(module), device);
   } catch (const std::exception& error) {
-    throw std::runtime_error("'" + path +
-                             "' cannot be read as TorchScript: " + message_of(error));
+    throw std::runtime_error("'" + path + "' cannot be read as TorchScript: " + message_of(error));
   }
   const c10::InferenceMode inference;
   check_is_law(*law, d_state, device);

@@ -11,11 +11,11 @@
 namespace atheria {
 
 struct Observables {
-  double energy = 0;              // N = sum_x rho(x)
-  double occupancy = 0;           // share of cells with rho > 0
-  double position_entropy = 0;    // -sum p ln p, p = rho / N
-  double ipr = 0;                 // sum p^2
-  double centre_x = 0;            // centre of mass, in cells
+  double energy = 0;            // N = sum_x rho(x)
+  double occupancy = 0;         // share of cells with rho > 0
+  double position_entropy = 0;  // -sum p ln p, p = rho / N
+  double ipr = 0;               // sum p^2
+  double centre_x = 0;          // centre of mass, in cells
   double centre_y = 0;
   double radius_of_gyration = 0;  // in cells, about the centre
 

@@ -27,10 +27,8 @@ inline Words philox(Words counter, std::uint64_t key) {
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t p0 = std::uint64_t{0xD2511F53} * counter[0];
     const std::uint64_t p1 = std::uint64_t{0xCD9E8D57} * counter[2];
-    counter = {static_cast<std::uint32_t>(p1 >> 32) ^ counter[1] ^ k0,
-               static_cast<std::uint32_t>(p1),
-               static_cast<std::uint32_t>(p0 >> 32) ^ counter[3] ^ k1,
-               static_cast<std::uint32_t>(p0)};
+    counter = {static_cast<std::uint32_t>(p1 >> 32) ^ counter[1] ^ k0, static_cast<std::uint32_t>(p1),
+               static_cast<std::uint32_t>(p0 >> 32) ^ counter[3] ^ k1, static_cast<std::uint32_t>(p0)};
     k0 += 0x9E3779B9;
     k1 += 0xBB67AE85;
   }
@@ -38,9 +36,7 @@ inline Words philox(Words counter, std::uint64_t key) {
 }
 
 // Uniform in [0, 1), on a grid of 2^-24: exact in float32.
-inline float uniform(std::uint32_t word) {
-  return static_cast<float>(word >> 8) * 0x1p-24F;
-}
+inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24F; }
 
 // Standard complex normal (unit variance of Re and of Im) by Box and Muller.
 inline std::complex<double> complex_normal(std::uint32_t radius, std::uint32_t angle) {

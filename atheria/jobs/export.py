@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atheria import artifact, checkpoint, laws
 from atheria.config import (
@@ -18,6 +18,7 @@ from atheria.config import (
     validate,
 )
 from atheria.exporting import Origin, export_law, log_law
+from atheria.laws import Law
 from atheria.tracking import find_run, git_commit
 
 SEED_BOUNDARY = "zeros"
@@ -69,7 +70,7 @@ def _written(description: artifact.Description, path: Path) -> Path:
     return path
 
 
-def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[nn.Module, Origin]:
+def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[Law, Origin]:
     """The law of a checkpoint (or, of an empty one, an untrained law) and where it comes from."""
     saved: Mapping[str, Any] = state.get("config") or {}
     model = config.model or saved.get("model")
@@ -87,9 +88,7 @@ def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[nn.Module, 
         model=model,
         physics=physics,
         grid=saved["trainer"]["grid"] if saved else config.grid,
-        initial_state=validate(InitialStateConfig, saved["initial_state"])
-        if saved
-        else config.initial_state,
+        initial_state=validate(InitialStateConfig, saved["initial_state"]) if saved else config.initial_state,
         noise=_noise(saved),
         seed=saved.get("seed", config.seed),
         run_id=state.get("run_id"),
@@ -111,7 +110,7 @@ def _noise(saved: Mapping[str, Any]) -> dict[str, str | float]:
     return {"name": noise["name"], "level": float(noise["level"])}
 
 
-def _load_weights(law: nn.Module, weights: Mapping[str, Tensor], config: ExportConfig) -> None:
+def _load_weights(law: Law, weights: Mapping[str, Tensor], config: ExportConfig) -> None:
     try:
         law.load_state_dict(weights, strict=True)
     except RuntimeError as error:

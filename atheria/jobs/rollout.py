@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from atheria import film, initial_state
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, UserError, validate
-from atheria.engine import law_of_run
-from atheria.files import atomically
+from atheria.fetch import law_of_run
+from atheria.files import atomically, short
 from atheria.film import Frame
 from atheria.philox import Lattice
 from atheria.progress import Progress
@@ -66,13 +66,13 @@ def run(config: RolloutConfig) -> Rollout:
         engine = _start(config, Path(config.law))
         height, width = engine.state().shape[2:]
         name = f"{Path(config.law).stem}-{config.steps}-{height}x{width}-seed{config.seed}"
-        return _finish(config, _roll(engine, config), Path(config.output) / "rollouts" / name)
+        return _finish(config, _roll(engine, config), Path(config.output).absolute() / "rollouts" / name)
     assert config.run_id is not None
     parent = find_run(config.run_id, config.tracking.uri)
     engine = _start(config, law_of_run(config.run_id, config.tracking.uri))
     tracking = replace(config.tracking, experiment=parent.experiment)
     with start_run(tracking, {"atheria.kind": "rollout"}, parent.run_id) as logged:
-        settings = asdict(config)  # type: ignore[call-overload]
+        settings = asdict(config)
         logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
         result = replace(_roll(engine, config), run_id=logged.run_id)
         for index, step in enumerate(result.steps):
@@ -80,7 +80,7 @@ def run(config: RolloutConfig) -> Rollout:
             logged.log(means, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
-        result = _finish(config, result, Path(config.output) / "rollouts" / logged.run_id)
+        result = _finish(config, result, Path(config.output).absolute() / "rollouts" / logged.run_id)
         logged.log_file(result.folder / "field.npz", "rollout")
         logged.log_file(result.folder / "strip.png", "pictures")
         print(f"run       {logged.run_id}, child of {parent.run_id}")
@@ -104,7 +104,7 @@ def _start(config: RolloutConfig, law: Path) -> Engine:
     info = engine.info()
     universes, _, height, width = engine.state().shape
     print(
-        f"law       {description.law}, d_state {description.d_state}, from {law}\n"
+        f"law       {description.law}, d_state {description.d_state}, from {short(law)}\n"
         f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; "
         f"{universes} x {height} x {width} cells",
         flush=True,
@@ -119,8 +119,7 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
         chosen = validate(InitialStateConfig, given, at="initial_state")
     height, width = config.grid or description.training_grid
     if chosen.kind != "file":
-        options = {"density": chosen.density, "count": chosen.count, "width": chosen.width}
-        engine.reset(chosen.kind, config.seed, (height, width), config.universes, **options)
+        engine.start(chosen, config.seed, (height, width), config.universes)
         return
     lattice = Lattice(config.universes, height, width, torch.device("cpu"))
     psi = initial_state.make(chosen, description.d_state, lattice, config.seed)
@@ -134,20 +133,18 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
     observed: list[tuple[int, list[dict[str, float]]]] = []
     frames = []
-    stopped = None
+    stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
-    for step in sorted(observed_steps.union(film_steps)):
-        try:
-            before = engine.step_count
-            engine.step_native(step - before)
-        except RuntimeError as error:
-            stopped = str(error)
+    for mark in sorted(observed_steps.union(film_steps)):
+        before = engine.step_count
+        stopped = _advance(engine, mark - before)
         step = engine.step_count
-        if stopped or step in observed_steps:
-            observed.append((step, engine.observables()))
-        if stopped or step in film_steps:
-            frames.append(Frame(step, engine.state()[0]))
+        if step > before or mark == 0:
+            if stopped or mark in observed_steps:
+                observed.append((step, engine.observables()))
+            if stopped or mark in film_steps:
+                frames.append(Frame(step, engine.state()[0]))
         if stopped:
             break
         progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
@@ -161,6 +158,15 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
         psi=engine.state(),
         stopped=stopped,
     )
+
+
+def _advance(engine: Engine, steps: int) -> str | None:
+    """Steps; returns why it could not, or None."""
+    try:
+        engine.step_native(steps)
+    except RuntimeError as error:
+        return str(error)
+    return None
 
 
 def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
@@ -178,8 +184,8 @@ def _finish(config: RolloutConfig, result: Rollout, folder: Path) -> Rollout:
     print(_table(result))
     if result.stopped:
         print(f"stopped   {result.stopped}")
-    print(f"field     {folder / 'field.npz'}")
-    print(f"picture   {folder / 'strip.png'}")
+    print(f"field     {short(folder / 'field.npz')}")
+    print(f"picture   {short(folder / 'strip.png')}")
     return replace(result, folder=folder)
 
 

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from omegaconf import OmegaConf
 from torch import nn
 
 from atheria import artifact, checkpoint, film, laws
 from atheria.config import TrainConfig, UserError
 from atheria.exporting import Origin, export_law, log_law
+from atheria.files import short
 from atheria.progress import Progress
-from atheria.tracking import LoggedRun, git_commit, how_to_look, start_run
+from atheria.tracking import LoggedRun, git_commit, how_to_look, shown, start_run
 from atheria.trainer import Trainer
 
 PICTURE_FRAMES = 8
@@ -52,12 +53,12 @@ def run(config: TrainConfig) -> TrainedRun:
             diverged.
     """
     trainer = _build(config)
-    settings = asdict(config)  # type: ignore[call-overload]
+    settings = asdict(config)
     tags = {"atheria.kind": "training"}
     with start_run(config.tracking, tags) as logged:
-        folder = Path(config.output) / "runs" / logged.run_id
+        folder = Path(config.output).absolute() / "runs" / logged.run_id
         _log_settings(logged, settings, folder)
-        print(f"run       {logged.run_id}  ({logged.uri})", flush=True)
+        print(f"run       {logged.run_id}  ({shown(logged.uri)})", flush=True)
         print(f"training  {_summary(config, trainer.law)}", flush=True)
         untrained, best = _fit(trainer, config, logged, folder, settings)
         law_path = _export_best(trainer, config, logged, folder)
@@ -88,7 +89,7 @@ def _log_settings(logged: LoggedRun, settings: dict[str, Any], folder: Path) -> 
     logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
     path = folder / "config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    path.write_text(OmegaConf.to_yaml(settings))
     logged.log_file(path)
 
 
@@ -122,9 +123,7 @@ def _fit(
             evaluated = trainer.evaluate()
             trainer.step_scheduler(evaluated["eval/loss"])
             logged.log(evaluated, step=trainer.episode)
-            progress.say(
-                f"episode {trainer.episode}/{plan.episodes}  eval/loss {evaluated['eval/loss']:.4f}"
-            )
+            progress.say(f"episode {trainer.episode}/{plan.episodes}  eval/loss {evaluated['eval/loss']:.4f}")
             if evaluated["eval/loss"] < best_metrics["eval/loss"]:
                 best_metrics = evaluated
                 save(best, evaluated)
@@ -137,9 +136,7 @@ def _fit(
     return untrained, best_metrics
 
 
-def _export_best(
-    trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path
-) -> Path:
+def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> Path:
     best = checkpoint.load(folder / "checkpoints/best.pth")
     trainer.law.load_state_dict(best["model_state_dict"])
     origin = Origin(
@@ -177,14 +174,10 @@ def _summary(config: TrainConfig, law: nn.Module) -> str:
     )
 
 
-def _log_picture(
-    trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path
-) -> None:
+def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> None:
     wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
     frames = [
-        film.Frame(step, psi.cpu().numpy())
-        for step, psi in trainer.held_out_rollout()
-        if step in wanted
+        film.Frame(step, psi.cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
     ]
     path = folder / "pictures/rollout.png"
     film.save(film.strip(frames, "held-out universe under the trained law"), path)
@@ -194,8 +187,8 @@ def _log_picture(
 def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
     before, after = trained.untrained["eval/loss"], trained.best["eval/loss"]
     print(f"eval/loss {before:.4f} untrained, {after:.4f} trained (best)")
-    print(f"law       {trained.law}")
-    print(f"picture   {trained.folder / 'pictures/rollout.png'}")
+    print(f"law       {short(trained.law)}")
+    print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
     print("next")
     store = f" tracking.uri={config.tracking.uri}" if config.tracking.uri else ""
     print(f"  python -m atheria.rollout run_id={trained.run_id} steps=1000 grid=128{store}")

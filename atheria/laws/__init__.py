@@ -1,22 +1,33 @@
 """Laws by name: ``forward(psi) -> delta``, or with memory ``forward(psi, memory) -> (delta, memory)``.
 
-A law is an `nn.Module` that `torch.jit.script` takes, with a frozen dataclass `Config` as the first
-argument of its constructor and the boundary (``torus`` or ``zeros``) as the second, and these
-attributes: ``stride`` (H and W must be multiples of it) and ``receptive_radius`` (cells, or None where
-the output at a cell depends on all of them). A law with memory has a method
-``initial_memory(batch, height, width)``. Packages register theirs as entry points in ``atheria.laws``.
+A law is an `nn.Module` that `torch.jit.script` takes, with the attributes of `Law`. Its constructor takes
+an instance of its own dataclass `Config`, and the boundary (``torus`` or ``zeros``). A law with memory has
+a method ``initial_memory(batch, height, width)``, marked ``@torch.jit.export``. Packages register their
+laws as entry points in ``atheria.laws``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from atheria import registry
 from atheria.config import UserError, validate
 
 
-def build(model: Mapping[str, Any], boundary: str) -> nn.Module:
+class Law(nn.Module):
+    """What every law has beside its weights; a module needs the attributes, not this base.
+
+    Attributes:
+        stride: H and W of a field must be multiples of it.
+        receptive_radius: How far, in cells, the output at a cell looks; None for everywhere.
+    """
+
+    stride: int = 1
+    receptive_radius: int | None = None
+
+
+def build(model: Mapping[str, Any], boundary: str) -> Law:
     """The law that a configuration names, with fresh weights.
 
     Args:
@@ -27,7 +38,7 @@ def build(model: Mapping[str, Any], boundary: str) -> nn.Module:
         UserError: See `check`.
     """
     law, config = _resolve(model)
-    built: nn.Module = law(config, boundary)
+    built: Law = law(config, boundary)
     return built
 
 
@@ -36,9 +47,21 @@ def check(model: Mapping[str, Any]) -> None:
     _resolve(model)
 
 
-def has_memory(law: nn.Module) -> bool:
-    """Whether the law is of the form (psi, memory) -> (delta, memory)."""
-    return hasattr(law, "initial_memory")
+def initial_memory(law: nn.Module, psi: Tensor) -> Tensor | None:
+    """The memory that a law starts with on a field (B, 2d, H, W); None for a law without."""
+    start: Callable[[int, int, int], Tensor] | None = getattr(law, "initial_memory", None)
+    if start is None:
+        return None
+    batch, _, height, width = psi.shape
+    return start(batch, height, width).to(psi.device)
+
+
+def propose(law: nn.Module, psi: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """What a law proposes, (B, 2d, H, W), and its next memory if it has one."""
+    if memory is None:
+        return law(psi), None
+    delta, memory = law(psi, memory)
+    return delta, memory
 
 
 def _resolve(model: Mapping[str, Any]) -> tuple[Any, Any]:

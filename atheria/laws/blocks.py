@@ -10,14 +10,12 @@ Boundary = Literal["torus", "zeros"]
 Norm = Literal["group", "pixel"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
-_PADDING = {"torus": "circular", "zeros": "zeros"}
+_PADDING: dict[str, Literal["circular", "zeros"]] = {"torus": "circular", "zeros": "zeros"}
 
 
 def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps H and W."""
-    return nn.Conv2d(
-        channels_in, channels_out, 3, padding=1, bias=False, padding_mode=_PADDING[boundary]
-    )
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False, padding_mode=_PADDING[boundary])
 
 
 def last_layer(channels_in: int, channels_out: int, bias: bool) -> nn.Conv2d:
@@ -66,9 +64,7 @@ class PixelNorm(nn.Module):
 class ConvBlock(nn.Module):
     """(3x3 convolution, norm, ELU) twice: (B, C_in, H, W) -> (B, C_out, H, W)."""
 
-    def __init__(
-        self, channels_in: int, channels_out: int, norm: Norm, bias: bool, boundary: str
-    ) -> None:
+    def __init__(self, channels_in: int, channels_out: int, norm: Norm, bias: bool, boundary: str) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
             conv3x3(channels_in, channels_out, boundary),

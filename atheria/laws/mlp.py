@@ -4,10 +4,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from atheria.config import SCHEMA
+from atheria.laws import Law
 from atheria.laws.blocks import Width, last_layer
 
 
-class MLP(nn.Module):
+class MLP(Law):
     """A 1x1 multilayer perceptron with ELU: 2d -> h, h -> h, h -> 2d.
 
     Args:
@@ -26,7 +27,7 @@ class MLP(nn.Module):
     def __init__(self, config: Config, boundary: str) -> None:
         super().__init__()
         self.stride = 1
-        self.receptive_radius: int | None = 0
+        self.receptive_radius = 0
         channels, hidden = 2 * config.d_state, config.hidden_channels
         self.net = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=config.bias),

@@ -5,10 +5,11 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
 from atheria.config import SCHEMA
+from atheria.laws import Law
 from atheria.laws.blocks import ConvBlock, Norm, Width, last_layer
 
 
-class UNet(nn.Module):
+class UNet(Law):
     """A UNet of two poolings on c, 2c, 4c and 8c channels (Ronneberger et al., 2015).
 
     Args:
@@ -28,7 +29,7 @@ class UNet(nn.Module):
     def __init__(self, config: Config, boundary: str) -> None:
         super().__init__()
         self.stride = 4
-        self.receptive_radius: int | None = _RADIUS if config.norm == "pixel" else None
+        self.receptive_radius = _RADIUS if config.norm == "pixel" else None
         c = config.hidden_channels
 
         def block(channels_in: int, channels_out: int) -> ConvBlock:

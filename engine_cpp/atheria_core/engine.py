@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from atheria.artifact import Description, physics_of, read_description
+from atheria.config import InitialStateConfig
 
 from ._core import Engine as _Engine
 from ._core import Snapshot
@@ -34,19 +35,15 @@ class Engine(_Engine):
         self._description: Description | None = None
 
     @classmethod
-    def from_run(
-        cls, run_id: str, tracking_uri: str | None = None, **engine_args: Any
-    ) -> "Engine":
+    def from_run(cls, run_id: str, tracking_uri: str | None = None, **engine_args: Any) -> "Engine":
         """An engine with the law that a run exported; see `atheria.engine.from_run`."""
-        from atheria.engine import law_of_run
+        from atheria.fetch import law_of_run
 
         engine = cls(**engine_args)
         engine.load_model(law_of_run(run_id, tracking_uri))
         return engine
 
-    def load_model(
-        self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None
-    ) -> None:
+    def load_model(self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None) -> None:
         """Loads a law; with no state set, starts the universe that the artifact describes.
 
         Args:
@@ -57,12 +54,27 @@ class Engine(_Engine):
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
         """
         description = read_description(path)
-        values = asdict(physics_of(description, physics or {}))  # type: ignore[call-overload]
+        values = asdict(physics_of(description, physics or {}))
         d_state = description.d_state if description else None
         self._load_model(os.fspath(path), d_state, **values)
         self._description = description
-        if description is not None and not self.has_state:
-            self._start(description)
+        if description is not None and not self.has_state and description.initial_state.kind != "file":
+            height, width = description.training_grid
+            self.start(description.initial_state, description.seed, (height, width))
+
+    def start(
+        self, initial: InitialStateConfig, seed: int, grid: tuple[int, int], universes: int = 1
+    ) -> None:
+        """Resets to an initial state as the configuration writes it; ``file`` goes through set_state."""
+        self.reset(
+            initial.kind,
+            seed,
+            grid,
+            universes,
+            density=initial.density,
+            count=initial.count,
+            width=initial.width,
+        )
 
     def info(self) -> dict[str, Any]:
         """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
@@ -72,17 +84,3 @@ class Engine(_Engine):
             "receptive_radius": described.receptive_radius if described else None,
             "vacuum_stable": described.vacuum_stable if described else None,
         }
-
-    def _start(self, description: Description) -> None:
-        initial = description.initial_state
-        if initial.kind == "file":
-            return  # the file is not part of the artifact
-        height, width = description.training_grid
-        self.reset(
-            initial.kind,
-            description.seed,
-            (height, width),
-            density=initial.density,
-            count=initial.count,
-            width=initial.width,
-        )

@@ -1,0 +1,56 @@
+# make train | make test: environment, build and job, on a machine with Python >= 3.10, a C++20 compiler and make.
+#   make train ARGS="trainer=v3 model=mlp"
+#   make train TORCH_ARGS="torch==2.12.*"      which torch build; any arguments of pip install
+
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+PYTEST_ARGS ?=
+TORCH_ARGS ?= "torch>=2.9,<2.14"
+CONSTRAINTS ?=
+
+bin := $(VENV)/bin
+pip := $(bin)/pip --disable-pip-version-check
+constrain := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.cpp engine_cpp/*.hpp)
+
+.PHONY: train test lint format stubs clean
+
+train: $(VENV)/.built
+	$(bin)/python -m atheria.train $(ARGS)
+
+test: $(VENV)/.built
+	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.linted
+	$(bin)/ruff format --check
+	$(bin)/ruff check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run --Werror engine_cpp/*.cpp engine_cpp/*.hpp
+
+format: $(VENV)/.linted
+	$(bin)/ruff format
+	$(bin)/ruff check --fix
+	$(bin)/clang-format -i engine_cpp/*.cpp engine_cpp/*.hpp
+
+# The types of the extension, as mypy reads them; a test compares them with the extension.
+stubs: $(VENV)/.built
+	$(bin)/python tools/stubs.py
+
+clean:
+	rm -rf $(VENV) build
+
+# The environment: torch first, so that the extension is built with the torch that it runs with.
+$(VENV)/.torch:
+	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14) and 'atheria needs Python 3.10 to 3.13, this is ' + sys.version)"
+	$(PYTHON) -m venv $(VENV)
+	$(pip) install --quiet $(constrain) $(TORCH_ARGS) cmake ninja "nanobind>=2.9" "scikit-build-core>=0.11"
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.torch $(sources)
+	$(pip) install --quiet $(constrain) --no-build-isolation --editable .[test]
+	@touch $@
+
+$(VENV)/.linted: $(VENV)/.built
+	$(pip) install --quiet $(constrain) --no-build-isolation --editable .[lint]
+	@touch $@

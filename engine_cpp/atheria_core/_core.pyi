@@ -1,0 +1,86 @@
+"""Atheria's native engine. Use it through the package `atheria_core`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy
+from numpy.typing import NDArray
+
+
+class Snapshot:
+    """A whole universe, kept by Engine.snapshot()."""
+
+class Engine:
+    def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32') -> None: ...
+
+    def _load_model(self, path: str, d_state: int | None, *, gamma: float, epsilon: float, fire_rate: float, normalise: str, boundary: str) -> None: ...
+
+    def set_state(self, state: object) -> None:
+        """
+        Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change grid and batch.
+        """
+
+    def state(self) -> NDArray[numpy.float32]:
+        """A copy of the field: float32, (B, 2*d_state, H, W)."""
+
+    def reset(self, kind: str, seed: int, grid: tuple[int, int] | None, universes: int = 1, *, density: float = 0.5, count: int = 16, width: float = 4.0) -> None:
+        """
+        Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` (soup, random, particles, gaussian or zeros) drawn with `seed`.
+        """
+
+    def set_noise(self, name: str, level: float = 0.0) -> None:
+        """
+        Applies the channel `name` at rate `level` after every step; 'none' ends it.
+        """
+
+    def add_particle(self, x: int, y: int, amplitudes: Sequence[complex], universe: int = 0) -> None:
+        """
+        Puts d_state complex `amplitudes` into one cell, in place of what it held.
+        """
+
+    def state_at(self, x: int, y: int, universe: int = 0) -> NDArray[numpy.complex64]:
+        """The amplitudes of one cell: complex64, (d_state,)."""
+
+    def cells(self, universe: int = 0) -> tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]:
+        """
+        The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).
+        """
+
+    def window(self, x: int, y: int, width: int, height: int, universe: int = 0) -> NDArray[numpy.float32]:
+        """
+        The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; vacuum outside a grid without one.
+        """
+
+    def step_native(self, steps: int = 1) -> int:
+        """Steps, then returns the number of occupied cells of all universes."""
+
+    def rollout(self, steps: int, observe_every: int, stop: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """
+        Steps, observing at the start, every `observe_every` steps and at the end: a list of {'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point'.
+        """
+
+    def observables(self) -> list[dict[str, float]]:
+        """The observables of each universe, by name."""
+
+    def snapshot(self) -> Snapshot:
+        """A copy of the universe: field, memory, step count, noise and seed."""
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Brings the universe back, bit for bit."""
+
+    @property
+    def step_count(self) -> int:
+        """Steps since the universe was started."""
+
+    @property
+    def seed(self) -> int:
+        """Key of the random numbers: update mask and noise."""
+
+    @seed.setter
+    def seed(self, arg: int, /) -> None: ...
+
+    @property
+    def has_state(self) -> bool:
+        """Whether a universe has been started."""
+
+    def _info(self) -> dict[str, Any]: ...

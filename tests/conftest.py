@@ -1,0 +1,144 @@
+"""What the tests share: the real configuration made small, real stores in temporary folders."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from atheria_core import Engine
+
+from atheria import artifact, exporting, laws
+from atheria.cli import compose_config, to_settings
+from atheria.config import InitialStateConfig, PhysicsConfig, TrainConfig
+from atheria.jobs.train import TrainedRun
+from atheria.train import train
+
+SMALL = (
+    "model.d_state=2",
+    "model.hidden_channels=4",
+    "trainer.episodes=4",
+    "trainer.steps=3",
+    "trainer.batch_size=2",
+    "trainer.grid=8",
+    "trainer.eval_every=2",
+    "trainer.eval_universes=2",
+    "trainer.checkpoint_every=2",
+)
+"""The default configuration at a size that trains in a second."""
+
+CATEGORIES = ("services", "cluster", "browser")
+"""Markers of tests that need a program that may be missing, and the names for ATHERIA_REQUIRE."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def missing(category: str, reason: str) -> None:
+    """Skips the test, or fails it where ATHERIA_REQUIRE names its category."""
+    assert category in CATEGORIES
+    required = os.environ.get("ATHERIA_REQUIRE", "").split(",")
+    if category in required:
+        pytest.fail(f"ATHERIA_REQUIRE demands {category}: {reason}", pytrace=False)
+    pytest.skip(f"{category}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test has its own working directory, cache and store."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ATHERIA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainedRun]:
+    """A small unet, trained under v4 for real. Its folder is the working directory it was made in."""
+    folder = tmp_path_factory.mktemp("trained")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield train(SMALL)
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def in_run_folder(trained: TrainedRun, monkeypatch: pytest.MonkeyPatch, tmp_path_factory) -> TrainedRun:
+    """The trained run, seen from the folder that holds its store."""
+    monkeypatch.chdir(store_folder(trained))
+    return trained
+
+
+def store_folder(run: TrainedRun) -> Path:
+    return run.folder.resolve().parents[2]
+
+
+def train_settings(*overrides: str) -> TrainConfig:
+    return to_settings(TrainConfig, compose_config("train", [*SMALL, *overrides]))
+
+
+MODELS = {
+    "unet": {"name": "unet", "d_state": 2, "hidden_channels": 8, "norm": "group", "bias": True},
+    "unet pixel": {"name": "unet", "d_state": 3, "hidden_channels": 4, "norm": "pixel", "bias": False},
+    "mlp": {"name": "mlp", "d_state": 4, "hidden_channels": 16, "bias": True},
+}
+
+PHYSICS = PhysicsConfig(gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus")
+
+
+def make_law(name: str, boundary: str = "torus", seed: int = 0) -> laws.Law:
+    """A law that does something: its last layer is given weights of usual size."""
+    torch.manual_seed(seed)
+    law = laws.build(MODELS[name], boundary)
+    last = law.outc if hasattr(law, "outc") else law.net[-1]
+    torch.nn.init.normal_(last.weight, std=0.1)
+    return law.eval()
+
+
+def origin_of(
+    name: str,
+    physics: PhysicsConfig = PHYSICS,
+    grid: tuple[int, int] = (16, 16),
+    initial: str = "soup",
+    seed: int = 5,
+) -> exporting.Origin:
+    return exporting.Origin(
+        model=MODELS[name],
+        physics=physics,
+        grid=list(grid),
+        initial_state=InitialStateConfig(kind=initial),
+        noise={"name": "none", "level": 0.0},
+        seed=seed,
+    )
+
+
+@pytest.fixture
+def exported(tmp_path: Path) -> Callable[..., tuple[laws.Law, Path]]:
+    """Exports a law of MODELS under a physics; returns it and the artifact."""
+
+    def export(name: str, physics: PhysicsConfig = PHYSICS, **origin) -> tuple[laws.Law, Path]:
+        law = make_law(name, physics.boundary)
+        path = tmp_path / f"{name}.pt".replace(" ", "-")
+        exporting.export_law(law, origin_of(name, physics, **origin), path)
+        return law, path
+
+    return export
+
+
+@pytest.fixture
+def engine(exported) -> Engine:
+    """An engine with an mlp of 4 components on its universe of 16 x 16 cells."""
+    _, path = exported("mlp")
+    engine = Engine()
+    engine.load_model(path)
+    return engine
+
+
+def plain_torchscript(law: torch.nn.Module, path: Path) -> Path:
+    """A TorchScript file without a description."""
+    torch.jit.save(artifact.script(law), str(path))
+    return path

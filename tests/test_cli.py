@@ -1,0 +1,158 @@
+"""The commands as a user types them: real processes, in an empty folder."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from atheria.cli import compose_config, to_settings
+from atheria.config import ExportConfig, RolloutConfig, TrainConfig, UserError
+
+
+def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+MISTAKES = [
+    (["trainer=v5"], "`trainer` has no option 'v5'; allowed: v3, v4"),
+    (["experiment=nope"], "`experiment` has no option 'nope'; allowed: seed_v3, seed_v4"),
+    (["noise/curriculum=exp"], "`noise/curriculum` has no option 'exp'; allowed: constant, cosine, linear"),
+    (["modle=unet"], "`modle` is not a key; allowed there: model, physics"),
+    (["trainer.episode=3"], "`trainer.episode` is not a key; allowed there: name, episodes"),
+    (["+trainer.foo=3"], "`trainer.foo` is not a key; allowed there: name, episodes"),
+    (["model.depth=3"], "`model.depth` is not a key; allowed there: name, d_state, hidden_channels"),
+    (["+model.depth=3"], "`model.depth` is not a key; allowed there: d_state, hidden_channels, norm, bias"),
+    (["hydra.foo=1"], "`hydra.foo` is not a key of Hydra's"),
+    (["trainer.episodes=many"], "`trainer.episodes` must be a valid integer, got 'many'"),
+    (["trainer.episodes=0"], "`trainer.episodes` must be greater than or equal to 1, got 0"),
+    (["trainer.lr=nan"], "`trainer.lr` must be a finite number, got nan"),
+    (["trainer.grid=[8,8,8]"], "`trainer.grid` must be N or [height, width]"),
+    (["trainer.grid=30"], "`trainer.grid` must be multiples of the law's stride 4, got [30, 30]"),
+    (["trainer.grid=[8,16]"], "`trainer.loss.symmetry` needs a square `trainer.grid`, got 8 x 16"),
+    (["trainer.loss.survivl=1"], "did you mean `survival`?"),
+    (["+trainer.loss.foo=1"], "'foo' is not registered in `atheria.losses`; known: complexity"),
+    (["physics.gamma=1"], "`physics.gamma` must be less than 1, got 1"),
+    (["physics.normalise=all"], "`physics.normalise` must be 'none', 'cell' or 'global', got 'all'"),
+    (["model.norm=batch"], "`model.norm` must be 'group' or 'pixel', got 'batch'"),
+    (["noise.curriculum=linear"], "to choose from the group: noise/curriculum=linear"),
+    (["noise.level=2"], "`noise.level` must be less than or equal to 1, got 2"),
+    (["initial_state=file"], "`initial_state.path` is missing; give it: initial_state.path=..."),
+    (["initial_state=file", "initial_state.path=no.npy"], "`initial_state.path` must name a .npy or .npz"),
+    (["tracking.run_name=12"], "quote it: tracking.run_name='\"...\"'"),
+    (["device=tpu"], "`device`: 'tpu' cannot be used"),
+    (["seed=-1"], "`seed` must be greater than or equal to 0, got -1"),
+    (["trainer=v3,v4"], "add -m to sweep over them"),
+    (["-m", "trainer=v3,v9"], "`trainer` has no option 'v9'"),
+    (["nonsense"], "missing EQUAL"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[" ".join(m[0]) for m in MISTAKES])
+def test_a_mistake_ends_in_one_message_and_leaves_nothing(
+    overrides: list[str], message: str, tmp_path: Path
+) -> None:
+    result = run("atheria.train", *overrides)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("atheria.train: ")
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["atheria.rollout"], "name the law by either `run_id` or `law`"),
+        (["atheria.rollout", "run_id=a", "law=b"], "name the law by either `run_id` or `law`"),
+        (["atheria.rollout", "run_id=12e4"], "`run_id` must be a valid string, got 120000.0; quote it"),
+        (["atheria.rollout", "run_id=abc"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.rollout", "law=none.pt"], "there is no file 'none.pt'"),
+        (["atheria.export"], "`output` is missing"),
+        (["atheria.export", "output=x.pt"], "say what to export"),
+        (["atheria.export", "checkpoint=none.pth", "output=x.pt"], "there is no file 'none.pth'"),
+        (["atheria.export", "run_id=a", "checkpoint=b"], "give `run_id` or `checkpoint`, not both"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_other_commands_refuse_alike(command: list[str], message: str, tmp_path: Path) -> None:
+    result = run(*command)
+    assert result.returncode in (1, 2)
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["train", "export", "rollout"])
+def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_path: Path) -> None:
+    code = (
+        "import sys, runpy\n"
+        f"sys.argv = ['{command}', '--help']\n"
+        f"try: runpy.run_module('atheria.{command}', run_name='__main__', alter_sys=True)\n"
+        "except SystemExit: pass\n"
+        "print('heavy:', sorted({'torch', 'mlflow', 'matplotlib', 'numpy'} & set(sys.modules)))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert f"python -m atheria.{command} " in result.stdout
+    assert "== Configuration ==" in result.stdout
+    assert "heavy: []" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = "import sys, atheria; print(sorted({'torch', 'mlflow', 'hydra', 'pydantic'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("experiment", ["seed_v3", "seed_v4"])
+def test_the_seed_experiments_are_of_the_seeds_size(experiment: str) -> None:
+    settings = to_settings(TrainConfig, compose_config("train", [f"experiment={experiment}"]))
+    assert settings.trainer.name == experiment.removeprefix("seed_")
+    assert settings.trainer.grid == [64, 64]
+    assert settings.trainer.episodes == 2000
+    assert settings.trainer.lr == 1e-4
+    assert settings.model["name"] == "unet"
+    assert (settings.model["d_state"], settings.model["hidden_channels"]) == (8, 32)
+    if experiment == "seed_v4":
+        assert (settings.noise.name, settings.noise.level) == ("seed", 0.05)
+        assert settings.noise.curriculum.name == "linear"
+    else:
+        assert settings.noise.name == "none"
+
+
+def test_a_trainer_chooses_its_physics_and_the_user_has_the_last_word() -> None:
+    def physics(*overrides: str) -> tuple[float, str]:
+        settings = to_settings(TrainConfig, compose_config("train", overrides))
+        return settings.physics.gamma, settings.physics.normalise
+
+    assert physics("trainer=v3") == (0.0, "cell")
+    assert physics("trainer=v4") == (0.01, "none")
+    assert physics("trainer=v4", "physics=closed") == (0.0, "cell")
+    assert physics("trainer=v3", "physics.gamma=0.5") == (0.5, "cell")
+
+
+@pytest.mark.parametrize(
+    ("command", "schema"), [("train", TrainConfig), ("export", ExportConfig), ("rollout", RolloutConfig)]
+)
+def test_every_option_of_every_group_fits_the_schema(command: str, schema: type) -> None:
+    conf = Path(__file__).parents[1] / "conf"
+    groups = {
+        "train": ["model", "physics", "noise", "noise/curriculum", "initial_state", "trainer", "experiment"],
+        "export": ["model", "physics", "initial_state"],
+        "rollout": ["physics", "noise", "initial_state"],
+    }[command]
+    for group in [*groups, *(["noise/curriculum"] if command == "train" else [])]:
+        for file in (conf / group).glob("*.yaml"):
+            config = compose_config(command, [f"{group}={file.stem}"])
+            if file.stem in ("inherit", "file"):
+                continue
+            to_settings(schema, config)
+
+
+def test_inherit_is_for_artifacts_alone() -> None:
+    with pytest.raises(UserError, match="`physics.gamma` must be a valid number, got None"):
+        to_settings(TrainConfig, compose_config("train", ["physics=inherit"]))

@@ -1,0 +1,84 @@
+"""Imports go one way: a module imports only from lower floors; heavy or foreign things in one place."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+FLOORS = [
+    {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress"},
+    {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.observables"},
+    {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
+     "atheria.tracking", "atheria.cli"},
+    {"atheria.laws.blocks", "atheria.physics", "atheria.checkpoint", "atheria.fetch", "atheria.exporting"},
+    {"atheria.laws.mlp", "atheria.laws.unet", "atheria.trainer", "atheria_core"},
+    {"atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout"},
+    {"atheria.train", "atheria.export", "atheria.rollout"},
+]  # fmt: skip
+
+FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
+
+
+def sources() -> dict[str, Path]:
+    found = {}
+    for file in (ROOT / "atheria").rglob("*.py"):
+        parts = file.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    for file in (ROOT / "engine_cpp/atheria_core").glob("*.py"):
+        found[f"atheria_core/{file.name}"] = file
+    return found
+
+
+def imports(file: Path) -> set[str]:
+    """Modules of the project that a file imports, early or late; not those for type checking alone."""
+    tree = ast.parse(file.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return found
+
+
+@pytest.mark.parametrize("module", sources())
+def test_imports_go_down(module: str) -> None:
+    floor = FLOOR[module.partition("/")[0]]
+    for target in imports(sources()[module]) & set(FLOOR):
+        if target in module.rpartition(".")[0].split("/"):
+            continue  # the package that the module is in
+        assert FLOOR[target] < floor or target == "atheria.laws", f"{module} imports {target}"
+
+
+def test_only_tracking_imports_mlflow() -> None:
+    users = {
+        m for m, file in sources().items() if re.search(r"^\s*(from|import) mlflow", file.read_text(), re.M)
+    }
+    assert users == {"atheria.tracking"}
+
+
+def test_only_the_bindings_know_python() -> None:
+    files = [*(ROOT / "engine_cpp").glob("*.?pp")]
+    assert {f.name for f in files if "nanobind" in f.read_text()} == {"bindings.cpp", "arrays.hpp"}
+
+
+def test_cpp_includes_go_down() -> None:
+    floors = [
+        {"philox.hpp", "field.hpp"},
+        {"physics.hpp", "noise.hpp", "initial_state.hpp", "observables.hpp", "law.hpp"},
+        {"grid.hpp"},
+        {"engine.hpp"},
+        {"arrays.hpp"},
+        {"bindings.cpp"},
+    ]
+    floor = {name: index for index, names in enumerate(floors) for name in names}
+    for file in (ROOT / "engine_cpp").glob("*.?pp"):
+        own = floor.get(file.name, floor.get(file.with_suffix(".hpp").name, 0))
+        for target in re.findall(r'#include "(.*)"', file.read_text()):
+            assert floor[target] < own or target == file.with_suffix(".hpp").name, (file.name, target)

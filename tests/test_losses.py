@@ -1,0 +1,70 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atheria import losses
+from atheria.config import UserError
+from atheria.losses import Objective
+
+V4 = {"survival": 10.0, "symmetry": 5.0, "complexity": 1.0}
+V3 = {"displacement": 10.0, "variance": 1.0}
+
+
+def field(seed: int = 0) -> torch.Tensor:
+    return torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+@given(st.floats(0, 3))
+def test_survival_is_the_distance_from_four_fifths_of_the_energy(scale: float) -> None:
+    expected = abs(scale**2 - 0.8)
+    assert losses.survival(field(), scale * field()).tolist() == pytest.approx([expected] * 3, abs=1e-5)
+
+
+def test_symmetry_is_zero_for_a_field_that_a_quarter_turn_maps_to_itself() -> None:
+    psi = field()
+    turned = sum(torch.rot90(psi, k, (2, 3)) for k in range(4))
+    assert losses.symmetry(psi, turned).max() < 1e-10
+    one = torch.zeros(1, 2, 4, 4)
+    one[0, 0, 0, 0] = 2.0  # two corners of 16 differ by 2
+    assert losses.symmetry(one, one).item() == pytest.approx(2 * 4 / 16, rel=1e-3)
+
+
+def test_complexity_is_minus_the_log_of_the_spread_of_the_amplitudes() -> None:
+    psi = torch.zeros(1, 2, 2, 2)
+    psi[0, 0] = torch.tensor([[1.0, 3.0], [1.0, 3.0]])  # standard deviation 1
+    assert losses.complexity(psi, psi).item() == pytest.approx(0, abs=1e-5)
+    assert losses.complexity(psi, math.e * psi).item() == pytest.approx(-1, abs=1e-5)
+
+
+def test_the_classic_terms() -> None:
+    psi = field()
+    assert losses.displacement(psi, psi).max() < 1e-5
+    moved = psi.clone()
+    moved[:, 0] += 3
+    moved[:, 2] += 4  # Re and Im of component 0: a distance of 5 on one component of two
+    assert losses.displacement(psi, moved).tolist() == pytest.approx([2.5] * 3, rel=1e-4)
+    constant = torch.ones(1, 2, 4, 4)
+    assert losses.variance(psi, constant).item() == pytest.approx(0.1, abs=1e-6)
+
+
+@pytest.mark.parametrize("weights", [V3, V4])
+def test_gradients_are_finite_at_vacuum_and_at_rest(weights: dict[str, float]) -> None:
+    for start in (torch.zeros(2, 4, 8, 8), field()):
+        final = start.clone().requires_grad_()
+        Objective(weights)(start, final)[0].backward()
+        assert torch.isfinite(final.grad).all()
+
+
+def test_the_loss_is_the_weighted_sum_of_the_terms() -> None:
+    loss, terms = Objective(V4)(field(0), field(1))
+    assert loss.item() == pytest.approx(sum(V4[name] * term.item() for name, term in terms.items()))
+
+
+def test_what_cannot_be_computed_is_refused() -> None:
+    with pytest.raises(UserError, match="square `trainer.grid`, got 4 x 8"):
+        losses.symmetry(torch.zeros(1, 2, 4, 8), torch.zeros(1, 2, 4, 8))
+    with pytest.raises(UserError, match="'survivl' is not registered in `atheria.losses`"):
+        Objective({"survivl": 1.0})

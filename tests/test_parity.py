@@ -1,0 +1,140 @@
+"""C++ = Python: one step from the same state, at 50 states along a trajectory, within 1e-5 max(1, max|psi|).
+
+Cells whose norm lies within rounding of the vacuum threshold are excepted and counted.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from atheria_core import Engine
+
+from atheria import initial_state, laws, noise
+from atheria.config import InitialStateConfig, PhysicsConfig
+from atheria.field import energy_density
+from atheria.observables import observe
+from atheria.philox import Lattice
+from atheria.physics import Dynamics, advance, fire_mask
+
+from .conftest import MODELS, PHYSICS, plain_torchscript
+
+STATES = 50
+SEED = 2**63 + 12345  # both words of the key are in use
+
+
+def compare(engine: Engine, dynamics: Dynamics, psi: torch.Tensor, states: int = STATES) -> tuple[float, int]:
+    """Largest error over the trajectory, in units of max(1, max|psi|), and the number of excepted cells."""
+    engine.seed = dynamics.seed
+    engine.set_state(psi.numpy())
+    state = dynamics.start(psi)
+    worst, excepted = 0.0, 0
+    for _ in range(states):
+        borderline = near_threshold(dynamics, state)
+        state = dynamics.step(state)
+        engine.step_native()
+        native = torch.from_numpy(engine.state())
+        error = (native - state.psi).abs() * ~borderline
+        worst = max(worst, (error.max() / max(1.0, state.psi.abs().max())).item())
+        excepted += int(borderline.sum())
+        # The next step starts from the engine's state on both sides: steps are compared, not histories.
+        state = state._replace(psi=native)
+    return worst, excepted
+
+
+def near_threshold(dynamics: Dynamics, state) -> torch.Tensor:
+    """Cells (B, 1, H, W) whose norm before the threshold is within rounding of it."""
+    physics = dynamics.physics
+    if physics.epsilon == 0:
+        return torch.zeros_like(state.psi[:, :1], dtype=torch.bool)
+    delta, _ = laws.propose(dynamics.law, state.psi, state.memory)
+    mask = fire_mask(state, physics.fire_rate, dynamics.seed) if physics.fire_rate < 1 else None
+    unchecked = PhysicsConfig(physics.gamma, 0.0, "none", physics.fire_rate, physics.boundary)
+    norm = energy_density(advance(state.psi, delta, unchecked, mask, state.reference_energy)).sqrt()
+    return ((norm - physics.epsilon).abs() < 1e-5).unsqueeze(1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("normalise", ["none", "cell", "global"])
+@pytest.mark.parametrize(("gamma", "epsilon", "fire_rate"), [(0.0, 0.0, 1.0), (0.05, 0.1, 0.5)])
+@torch.inference_mode()
+def test_engine_and_python_agree(
+    exported: Callable, name: str, normalise: str, gamma: float, epsilon: float, fire_rate: float
+) -> None:
+    boundary = "zeros" if gamma else "torus"
+    physics = PhysicsConfig(gamma, epsilon, normalise, fire_rate, boundary)
+    law, path = exported(name, physics)
+    engine = Engine()
+    engine.load_model(path)
+    generator = torch.Generator().manual_seed(1)
+    for batch, height, width in ((1, 16, 16), (3, 8, 20)):
+        psi = torch.randn(batch, 2 * MODELS[name]["d_state"], height, width, generator=generator)
+        psi *= 0.5
+        psi[:, :, :3, :3] = 0
+        dynamics = Dynamics(law, physics, SEED)
+        worst, excepted = compare(engine, dynamics, psi)
+        assert worst <= 1e-5
+        assert excepted <= 0.001 * STATES * batch * height * width
+
+
+@pytest.mark.parametrize("channel", ["phase_flip", "sign_flip", "seed"])
+@torch.inference_mode()
+def test_noise_draws_the_same_numbers(exported: Callable, channel: str) -> None:
+    law, path = exported("mlp")
+    engine = Engine()
+    engine.load_model(path)
+    engine.set_noise(channel, 0.4)
+    dynamics = Dynamics(law, PHYSICS, SEED, noise.channel(channel), level=0.4)
+    worst, _ = compare(engine, dynamics, torch.randn(6, 8, 8, 12), states=20)
+    assert worst <= 1e-5
+    engine.set_noise("none")
+    quiet, _ = compare(engine, dynamics, torch.randn(1, 8, 8, 12), states=1)
+    assert quiet > 0.01  # without noise they differ: the comparison above was not empty
+
+
+@pytest.mark.parametrize("kind", ["soup", "random", "particles", "gaussian", "zeros"])
+def test_initial_states_are_the_same(engine: Engine, kind: str) -> None:
+    for universes, height, width in ((1, 8, 8), (3, 12, 20)):
+        engine.reset(kind, SEED, (height, width), universes, density=0.3, count=7, width=2.5)
+        config = InitialStateConfig(kind=kind, density=0.3, count=7, width=2.5)
+        lattice = Lattice(universes, height, width, torch.device("cpu"))
+        expected = initial_state.make(config, 4, lattice, SEED).numpy()
+        np.testing.assert_allclose(engine.state(), expected, atol=1e-7, rtol=0)
+        assert np.array_equal(engine.state() != 0, expected != 0)
+
+
+@pytest.mark.parametrize("boundary", ["torus", "zeros"])
+def test_observables_are_the_same(exported: Callable, boundary: str) -> None:
+    _, path = exported("mlp", PhysicsConfig(0.0, 0.0, "none", 1.0, boundary))
+    engine = Engine()
+    engine.load_model(path)
+    psi = torch.randn(3, 8, 12, 20) * (torch.rand(3, 1, 12, 20) < 0.1)
+    psi[2] = 0
+    engine.set_state(psi.numpy())
+    expected = observe(psi, boundary == "torus")
+    for index, native in enumerate(engine.observables()):
+        assert native == pytest.approx({k: v[index].item() for k, v in expected.items()}, rel=1e-9, abs=1e-9)
+
+
+class Remembers(torch.nn.Module):
+    """A law whose memory is the field of the step before."""
+
+    @torch.jit.export
+    def initial_memory(self, batch: int, height: int, width: int) -> torch.Tensor:
+        return torch.zeros(batch, 4, height, width)
+
+    def forward(self, psi: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return 0.1 * (memory - psi), psi
+
+
+@torch.inference_mode()
+def test_memory_is_carried_alike(tmp_path: Path) -> None:
+    law = Remembers()
+    engine = Engine(d_state=2)
+    engine.load_model(plain_torchscript(law, tmp_path / "memory.pt"), {"gamma": 0.1})
+    assert engine.info()["has_memory"]
+    psi = torch.randn(2, 4, 8, 8)
+    dynamics = Dynamics(law, PhysicsConfig(0.1, 0.0, "none", 1.0, "torus"), SEED)
+    worst, _ = compare(engine, dynamics, psi)
+    assert worst <= 1e-5

@@ -1,0 +1,228 @@
+"""Rollouts by run ID and by file; the run's artifact fetched, verified and cached."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from atheria_core import Engine
+from mlflow import MlflowClient
+from PIL import Image
+
+from atheria import checkpoint, laws
+from atheria.config import PhysicsConfig, UserError
+from atheria.engine import from_run
+from atheria.fetch import cache_folder, law_of_run
+from atheria.files import sha256
+from atheria.jobs.train import TrainedRun
+from atheria.physics import Dynamics
+from atheria.rollout import rollout
+from atheria.tracking import LAW_DIGEST_TAG, store_uri
+from atheria.train import train
+
+from .conftest import SMALL
+
+
+def test_the_engine_of_a_run_computes_what_its_checkpoint_computes(in_run_folder: TrainedRun) -> None:
+    engine = from_run(in_run_folder.run_id)
+    state = checkpoint.load(in_run_folder.folder / "checkpoints/best.pth")
+    physics = PhysicsConfig(**state["config"]["physics"])
+    law = laws.build(state["config"]["model"], physics.boundary).eval()
+    law.load_state_dict(state["model_state_dict"])
+    dynamics = Dynamics(law, physics, seed=0)
+    with torch.inference_mode():
+        expected = dynamics.rollout(dynamics.start(torch.from_numpy(engine.state())), 20).psi
+    engine.step_native(20)
+    np.testing.assert_allclose(engine.state(), expected, atol=1e-5)
+
+
+def test_a_rollout_is_written_and_logged_as_a_child(in_run_folder: TrainedRun) -> None:
+    run = in_run_folder
+    result = rollout(
+        [f"run_id={run.run_id}", "steps=7", "grid=[8,12]", "universes=2", "observe_every=3", "seed=4"]
+    )
+    assert result.steps.tolist() == [0, 3, 6, 7]
+    assert result.psi.shape == (2, 4, 8, 12)
+    by_hand = from_run(run.run_id)
+    by_hand.reset("soup", 4, (8, 12), 2)
+    by_hand.step_native(7)
+    assert np.array_equal(result.psi, by_hand.state())
+    with np.load(result.folder / "field.npz", allow_pickle=False) as field:
+        assert np.array_equal(field["psi"], result.psi)
+        assert np.array_equal(field["observable_energy"], result.observables["energy"])
+    assert Image.open(result.folder / "strip.png").width > 500
+    client = MlflowClient(run.tracking_uri)
+    child = client.get_run(result.run_id)
+    assert child.data.tags["mlflow.parentRunId"] == run.run_id
+    assert child.info.experiment_id == client.get_run(run.run_id).info.experiment_id
+    assert child.info.status == "FINISHED"
+    history = client.get_metric_history(result.run_id, "rollout/energy")
+    assert [m.step for m in history] == [0, 3, 6, 7]
+    assert history[-1].value == pytest.approx(result.observables["energy"][-1].mean())
+    assert {f.path for f in client.list_artifacts(result.run_id, "pictures")} == {"pictures/strip.png"}
+
+
+def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    law = f"law={in_run_folder.law}"
+    plain = rollout([law, "steps=3"])
+    assert plain.run_id is None
+    assert plain.psi.shape == (1, 4, 8, 8)  # the training grid
+    for option in ("physics.gamma=0.5", "noise=phase_flip", "initial_state=gaussian", "seed=1"):
+        assert not np.array_equal(rollout([law, "steps=3", option]).psi, plain.psi)
+    printed = capsys.readouterr().out
+    assert "torchscript on cpu" in printed
+    assert "position_entropy" in printed
+    assert len(list(Path("outputs/rollouts").iterdir())) >= 2
+
+
+def test_a_field_from_a_file(in_run_folder: TrainedRun, tmp_path: Path) -> None:
+    psi = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "start.npy", psi)
+    result = rollout(
+        [
+            f"law={in_run_folder.law}",
+            "steps=1",
+            "initial_state=file",
+            f"initial_state.path={tmp_path}/start.npy",
+        ]
+    )
+    assert np.array_equal(result.frames[0].psi, psi[0])
+
+
+def test_a_field_that_explodes_leaves_what_was_there(in_run_folder: TrainedRun, tmp_path: Path) -> None:
+    np.save(tmp_path / "huge.npy", np.full((1, 4, 8, 8), 3e19, np.float32))
+    result = rollout(
+        [
+            f"law={in_run_folder.law}",
+            "steps=5",
+            "initial_state=file",
+            f"initial_state.path={tmp_path}/huge.npy",
+        ]
+    )
+    assert "stopped being finite at step 1" in result.stopped
+    assert result.steps.tolist() == [0]
+    assert (result.folder / "field.npz").is_file()
+
+
+def test_the_law_is_fetched_once_and_verified(in_run_folder: TrainedRun) -> None:
+    run = in_run_folder
+    cached = law_of_run(run.run_id)
+    assert cached.is_relative_to(cache_folder())
+    assert sha256(cached) == sha256(run.law)
+    first = cached.stat().st_mtime_ns
+    assert law_of_run(run.run_id) == cached
+    assert cached.stat().st_mtime_ns == first
+    cached.write_bytes(b"damaged in the cache")
+    assert sha256(law_of_run(run.run_id)) == sha256(run.law)
+
+
+@pytest.fixture
+def own_run() -> TrainedRun:
+    """A run of this test alone, whose store may be damaged."""
+    return train([*SMALL, "model=mlp", "trainer.episodes=1"])
+
+
+def test_a_law_that_was_changed_on_the_store_is_refused(own_run: TrainedRun) -> None:
+    stored = next(Path("outputs/mlartifacts").rglob("law/law.pt"))
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    with pytest.raises(UserError, match="was changed after its export: its digest is"):
+        from_run(own_run.run_id)
+    assert not list(cache_folder().rglob("*.pt"))
+
+
+def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:
+    with pytest.raises(UserError, match="there is no run 'f00' in sqlite:///outputs/mlflow.db"):
+        from_run("f00")
+    with pytest.raises(UserError, match="there is no store"):
+        Engine.from_run(own_run.run_id, "sqlite:///elsewhere.db")
+    assert not Path("elsewhere.db").exists()
+    client = MlflowClient(store_uri(None))
+    bare = client.create_run("1")
+    with pytest.raises(
+        UserError, match="has no exported law .*; export it: python -m atheria.export run_id="
+    ):
+        from_run(bare.info.run_id)
+    client.set_tag(bare.info.run_id, LAW_DIGEST_TAG, "0" * 64)
+    with pytest.raises(UserError, match="has no artifact 'law/law.pt'"):
+        from_run(bare.info.run_id)
+    client.set_tag(bare.info.run_id, LAW_DIGEST_TAG, "../../etc/passwd")
+    with pytest.raises(UserError, match="has no exported law"):
+        from_run(bare.info.run_id)
+    with pytest.raises(ValueError, match="the law has `d_state`=2, the engine was made with 8"):
+        from_run(own_run.run_id, d_state=8)
+
+
+def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: TrainedRun) -> None:
+    client = MlflowClient(in_run_folder.tracking_uri)
+    before = len(client.search_runs(["1"]))
+    for options, message in (
+        (["grid=10"], "`grid` must be positive multiples of the law's stride 4, got 10 x 10"),
+        (["noise=seed", "noise.level=3"], "`noise.level` must be less than or equal to 1"),
+        (["physics.boundary=zeros"], "`physics.boundary` is baked into the law as 'torus'"),
+        (["device=tpu"], "`device` must be cpu"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            rollout([f"run_id={in_run_folder.run_id}", "steps=2", *options])
+    assert len(client.search_runs(["1"])) == before
+
+
+def test_a_run_exports_anew(own_run: TrainedRun) -> None:
+    from atheria.export import export
+
+    path = export([f"run_id={own_run.run_id}", "physics.gamma=0.25"])
+    run = MlflowClient(store_uri(None)).get_run(own_run.run_id)
+    assert run.data.tags[LAW_DIGEST_TAG] == sha256(path)
+    assert from_run(own_run.run_id).info()["gamma"] == 0.25
+
+
+# With a real server --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """The address of a real ``mlflow server`` with its own database and proxied artifacts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+         "--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "./server-artifacts"],
+        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/health", timeout=1)
+                break
+            except OSError:
+                assert process.poll() is None, "the server ended"
+                time.sleep(0.25)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(timeout=20)
+
+
+@pytest.mark.slow
+def test_train_and_roll_out_through_a_server(server: str) -> None:
+    run = train([*SMALL, f"tracking.uri={server}"])
+    assert run.tracking_uri == server
+    assert not Path("outputs/mlflow.db").exists()
+    shutil.rmtree("outputs")
+    result = rollout([f"run_id={run.run_id}", f"tracking.uri={server}", "steps=5"])
+    client = MlflowClient(server)
+    assert client.get_run(result.run_id).data.tags["mlflow.parentRunId"] == run.run_id
+    url = f"{server}/get-artifact?run_id={run.run_id}&path=law/law.pt"
+    with urllib.request.urlopen(url, timeout=10) as response:
+        assert response.read() == law_of_run(run.run_id, server).read_bytes()

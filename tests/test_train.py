@@ -1,0 +1,232 @@
+"""Training end to end, on the real configuration made small and a real store."""
+
+import fcntl
+import math
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from atheria import checkpoint
+from atheria.artifact import read_description
+from atheria.config import UserError
+from atheria.files import sha256
+from atheria.jobs.train import TrainedRun
+from atheria.laws import build
+from atheria.tracking import store_uri
+from atheria.train import train
+from atheria.trainer import Trainer
+
+from .conftest import SMALL, train_settings
+
+SEED_KEYS = {"model_state_dict", "episode", "optimizer_state_dict"}
+OWN_KEYS = {
+    "config",
+    "scheduler_state_dict",
+    "curriculum_state",
+    "pool",
+    "rng",
+    "run_id",
+    "metrics",
+    "schema",
+}
+
+
+def client_of(run: TrainedRun) -> MlflowClient:
+    return MlflowClient(tracking_uri=run.tracking_uri)
+
+
+def test_the_run_holds_what_was_promised(in_run_folder: TrainedRun) -> None:
+    run = in_run_folder
+    client = client_of(run)
+    stored = client.get_run(run.run_id)
+    assert stored.info.status == "FINISHED"
+    assert stored.data.params["trainer.episodes"] == "4"
+    assert stored.data.params["model.name"] == "unet"
+    assert stored.data.params["noise.curriculum.name"] == "linear"
+    assert stored.data.tags["atheria.law.sha256"] == sha256(run.law)
+    assert stored.data.tags["version.torch"] == torch.__version__
+    artifacts = {
+        f.path
+        for folder in ("", "checkpoints", "law", "pictures")
+        for f in client.list_artifacts(run.run_id, folder)
+    }
+    assert {
+        "config.yaml", "checkpoints/best.pth", "checkpoints/last.pth", "checkpoints/best.pth.sha256",
+        "law/law.pt", "law/atheria.json", "pictures/rollout.png",
+    } <= artifacts  # fmt: skip
+
+
+def test_metrics_have_every_step_once(in_run_folder: TrainedRun) -> None:
+    run = in_run_folder
+    client = client_of(run)
+
+    def steps(key: str) -> list[int]:
+        return [metric.step for metric in client.get_metric_history(run.run_id, key)]
+
+    for term in ("loss", "survival", "symmetry", "complexity", "noise_level", "lr", "gradient_norm"):
+        assert steps(f"train/{term}") == [1, 2, 3, 4]
+    for name in ("loss", "survival", "energy", "occupancy", "ipr"):
+        assert steps(f"eval/{name}") == [0, 2, 4]
+
+
+def test_checkpoints_have_the_seeds_keys_and_ours(in_run_folder: TrainedRun) -> None:
+    state = checkpoint.load(in_run_folder.folder / "checkpoints/last.pth")
+    assert set(state) == SEED_KEYS | OWN_KEYS
+    assert state["episode"] == 4
+    assert state["run_id"] == in_run_folder.run_id
+    law = build(state["config"]["model"], state["config"]["physics"]["boundary"])
+    law.load_state_dict(state["model_state_dict"], strict=True)
+
+
+def test_the_same_seed_trains_the_same_law_and_another_does_not() -> None:
+    laws = [train([*SMALL, *extra]).law for extra in ((), (), ("seed=1",))]
+    weights = [torch.jit.load(str(law)).state_dict()["outc.weight"] for law in laws]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("trainer", ["v3", "v4"])
+@pytest.mark.parametrize("model", ["unet", "mlp"])
+def test_every_trainer_trains_every_model(trainer: str, model: str) -> None:
+    extra = [f"trainer={trainer}", f"model={model}", "physics.fire_rate=0.5", "noise=seed",
+             "noise/curriculum=constant", "noise.level=0.3"]  # fmt: skip
+    run = train([*SMALL, *extra])
+    assert math.isfinite(run.best["eval/loss"])
+    description = read_description(run.law)
+    assert description is not None
+    assert description.law == model
+    assert description.physics.normalise == {"v3": "cell", "v4": "none"}[trainer]
+
+
+def test_every_term_of_v4_moves_the_law() -> None:
+    """Each term alone has a gradient on the law's parameters, once the law does something."""
+    for term in ("survival", "symmetry", "complexity"):
+        others = [f"~trainer.loss.{t}" for t in ("survival", "symmetry", "complexity") if t != term]
+        settings = train_settings(*others)
+        torch.manual_seed(0)
+        law = build(settings.model, "torus")
+        torch.nn.init.normal_(law.outc.weight, std=0.05)
+        metrics = Trainer(law, settings, torch.device("cpu")).train_episode()
+        assert metrics["train/gradient_norm"] > 1e-3, term
+
+
+def test_bf16_keeps_the_field_in_float32() -> None:
+    settings = train_settings("trainer.precision=bf16")
+    trainer = Trainer(build(settings.model, "torus"), settings, torch.device("cpu"))
+    trainer.train_episode()
+    assert all(psi.dtype == torch.float32 for _, psi in trainer.held_out_rollout())
+
+
+def test_a_trainer_continues_from_its_state_bit_for_bit() -> None:
+    def fresh() -> Trainer:
+        settings = train_settings("physics.fire_rate=0.5", "noise/curriculum=constant")
+        torch.manual_seed(0)
+        return Trainer(build(settings.model, "torus"), settings, torch.device("cpu"))
+
+    whole, first = fresh(), fresh()
+    for _ in range(4):
+        expected = whole.train_episode()
+    for _ in range(2):
+        first.train_episode()
+    checkpoint.save(first.state_dict() | {"config": {}}, Path("half.pth"))
+    second = fresh()
+    second.load_state_dict(checkpoint.load(Path("half.pth")))
+    for _ in range(2):
+        got = second.train_episode()
+    assert got == expected
+    for name, value in whole.law.state_dict().items():
+        assert torch.equal(value, second.law.state_dict()[name])
+
+
+def test_training_makes_the_default_objective_smaller() -> None:
+    run = train([*SMALL, "trainer.episodes=40", "trainer.eval_every=10", "trainer.steps=8"])
+    assert run.best["eval/loss"] < run.untrained["eval/loss"] - 0.1
+
+
+def test_a_diverged_loss_fails_the_run_and_says_what_to_do() -> None:
+    np.save("huge.npy", np.full((2, 4, 8, 8), 1e30, np.float32))
+    with pytest.raises(UserError, match="the loss is .* at episode 1; lower `trainer.lr`"):
+        train([*SMALL, "initial_state=file", "initial_state.path=huge.npy"])
+    run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
+    assert run.info.status == "FAILED"
+
+
+def train_process(*overrides: str, **options) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atheria.train", *SMALL, *overrides],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() -> None:
+    process = train_process()
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "\r" not in out + err
+    assert err == ""
+    run_id = re.search(r"^run +([0-9a-f]{32})", out, re.MULTILINE)[1]
+    assert f"python -m atheria.rollout run_id={run_id} steps=1000" in out
+    assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in out
+    assert sorted(p.name for p in Path("outputs").iterdir()) == ["mlartifacts", "mlflow.db", "runs"]
+    assert sorted(p.name for p in Path.cwd().iterdir()) == ["outputs"]
+
+
+def test_ctrl_c_ends_the_run_as_killed() -> None:
+    process = train_process("trainer.episodes=100000", "trainer.eval_every=100000")
+    for line in process.stdout:
+        if "untrained" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
+    assert run.info.status == "KILLED"
+
+
+def test_a_terminal_sees_a_bar_with_the_loss_its_terms_and_the_noise() -> None:
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atheria.train", *SMALL],
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    )
+    os.close(follower)
+    shown = b""
+    while True:
+        try:
+            chunk = os.read(leader, 4096)
+        except OSError:
+            break
+        if not chunk:
+            break
+        shown += chunk
+    process.wait(timeout=60)
+    assert process.returncode == 0
+    for part in (b"episode", b"loss=", b"survival=", b"symmetry=", b"complexity=", b"noise="):
+        assert part in shown
+
+
+def test_a_sweep_trains_each_point() -> None:
+    process = train_process("model=mlp", "seed=0,1", "trainer=v3,v4", "-m")
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    runs = MlflowClient(store_uri(None)).search_runs(["1"])
+    assert {(r.data.params["seed"], r.data.params["trainer.name"]) for r in runs} == {
+        (seed, trainer) for seed in "01" for trainer in ("v3", "v4")
+    }
