@@ -96,12 +96,13 @@ class LoggedRun:
 
 @contextmanager
 def start_run(
-    tracking: TrackingConfig, tags: Mapping[str, str], parent: str | None = None
+    tracking: TrackingConfig, name: str, tags: Mapping[str, str], parent: str | None = None
 ) -> Iterator[LoggedRun]:
     """A new run, FINISHED at the end, KILLED by Ctrl-C, FAILED by any other exception.
 
     Args:
-        tracking: Store, experiment and name.
+        tracking: Store, experiment and, perhaps, a name.
+        name: The name otherwise.
         tags: Further tags.
         parent: ID of the run that it is a child of.
 
@@ -115,7 +116,7 @@ def start_run(
         all_tags = {**_standard_tags(), **tags}
         if parent is not None:
             all_tags[MLFLOW_PARENT_RUN_ID] = parent
-        created = client.create_run(experiment_id, tags=all_tags, run_name=tracking.run_name)
+        created = client.create_run(experiment_id, tags=all_tags, run_name=tracking.run_name or name)
     run = LoggedRun(client, uri, created.info.run_id, experiment_id)
     status = "FAILED"
     try:

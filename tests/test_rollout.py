@@ -1,14 +1,6 @@
 """Rollouts by run ID and by file; the run's artifact fetched, verified and cached."""
 
-import os
 import re
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -182,47 +174,3 @@ def test_a_run_exports_anew(own_run: TrainedRun) -> None:
     run = MlflowClient(store_uri(None)).get_run(own_run.run_id)
     assert run.data.tags[LAW_DIGEST_TAG] == sha256(path)
     assert from_run(own_run.run_id).info()["gamma"] == 0.25
-
-
-# With a real server --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a real ``mlflow server`` with its own database and proxied artifacts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-         "--backend-store-uri", "sqlite:///server.db", "--artifacts-destination", "./server-artifacts"],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.25)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=20)
-
-
-@pytest.mark.slow
-def test_train_and_roll_out_through_a_server(server: str) -> None:
-    run = train([*SMALL, f"tracking.uri={server}"])
-    assert run.tracking_uri == server
-    assert not Path("outputs/mlflow.db").exists()
-    shutil.rmtree("outputs")
-    result = rollout([f"run_id={run.run_id}", f"tracking.uri={server}", "steps=5"])
-    client = MlflowClient(server)
-    assert client.get_run(result.run_id).data.tags["mlflow.parentRunId"] == run.run_id
-    url = f"{server}/get-artifact?run_id={run.run_id}&path=law/law.pt"
-    with urllib.request.urlopen(url, timeout=10) as response:
-        assert response.read() == law_of_run(run.run_id, server).read_bytes()

@@ -71,7 +71,9 @@ def run(config: RolloutConfig) -> Rollout:
     parent = find_run(config.run_id, config.tracking.uri)
     engine = _start(config, law_of_run(config.run_id, config.tracking.uri))
     tracking = replace(config.tracking, experiment=parent.experiment)
-    with start_run(tracking, {"atheria.kind": "rollout"}, parent.run_id) as logged:
+    height, width = engine.state().shape[2:]
+    name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
+    with start_run(tracking, name, {"atheria.kind": "rollout"}, parent.run_id) as logged:
         settings = asdict(config)
         logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
         result = replace(_roll(engine, config), run_id=logged.run_id)

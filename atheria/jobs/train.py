@@ -54,8 +54,8 @@ def run(config: TrainConfig) -> TrainedRun:
     """
     trainer = _build(config)
     settings = asdict(config)
-    tags = {"atheria.kind": "training"}
-    with start_run(config.tracking, tags) as logged:
+    name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
+    with start_run(config.tracking, name, {"atheria.kind": "training"}) as logged:
         folder = Path(config.output).absolute() / "runs" / logged.run_id
         _log_settings(logged, settings, folder)
         print(f"run       {logged.run_id}  ({shown(logged.uri)})", flush=True)

@@ -1,0 +1,114 @@
+"""What a new user waits for: a clean clone, `make train`, the rollout it prints, `make test`.
+
+    python benchmarks/first_run.py
+
+Writes docs/first_run.json (seconds, sizes, machine, versions, date) and docs/rollout.png, which the README
+shows. Needs git and what the Makefile needs; clones the committed state, not the working tree.
+"""
+
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "docs/first_run.json"
+PICTURE = ROOT / "docs/rollout.png"
+
+
+def timed(command: list[str], folder: Path) -> tuple[float, str]:
+    """Seconds that a command took, and what it printed; ends the program where it fails."""
+    started = time.perf_counter()
+    done = subprocess.run(command, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    seconds = round(time.perf_counter() - started, 1)
+    print(f"{seconds:8.1f} s  {' '.join(command)}", flush=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout)
+    return seconds, done.stdout
+
+
+def smallest(command: list[str], folder: Path, runs: int = 7) -> float:
+    """The shortest of several runs of a command, in seconds."""
+    seconds = []
+    for _ in range(runs):
+        started = time.perf_counter()
+        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - started)
+    return round(min(seconds), 3)
+
+
+def megabytes(folder: Path) -> int:
+    """Disk space of a folder."""
+    used = subprocess.run(["du", "-sm", folder], capture_output=True, text=True, check=True)
+    return int(used.stdout.split()[0])
+
+
+def processor() -> str:
+    """Name of the processor."""
+    if Path("/proc/cpuinfo").exists():
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def losses(printed: str) -> tuple[float, float]:
+    """eval/loss of the untrained and of the trained law."""
+    found = re.search(r"eval/loss ([\d.-]+) untrained, ([\d.-]+) trained", printed)
+    assert found is not None
+    return float(found[1]), float(found[2])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        clone = Path(folder) / "atheria"
+        subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+        train_seconds, printed = timed(["make", "train"], clone)
+        python = str(clone / ".venv/bin/python")
+        again_seconds, _ = timed(["make", "train", "ARGS=trainer.episodes=1"], clone)
+        command = next(line.split() for line in printed.splitlines() if "-m atheria.rollout" in line)
+        rollout_seconds, rolled = timed([python, *command[1:]], clone)
+        strip = re.search(r"^picture +(.*)$", rolled, re.MULTILINE)
+        assert strip is not None
+        shutil.copyfile(clone / strip[1], PICTURE)
+        environment = megabytes(clone / ".venv")
+        test_seconds, tested = timed(["make", "test"], clone)
+        untrained, trained = losses(printed)
+        versions = subprocess.run(
+            [python, "-c", "import torch, mlflow; print(torch.__version__, mlflow.__version__)"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        torch_version, mlflow_version = versions.stdout.split()
+        result = {
+            "make_train_seconds": train_seconds,
+            "make_train_again_one_episode_seconds": again_seconds,
+            "rollout_command": " ".join(command[3:]).replace(command[3].partition("=")[2], "RUN_ID"),
+            "rollout_seconds": rollout_seconds,
+            "make_test_seconds": test_seconds,
+            "make_test_summary": tested.strip().splitlines()[-1].strip("= "),
+            "environment_megabytes": environment,
+            "import_atheria_seconds": smallest([python, "-c", "import atheria"], clone),
+            "bare_python_seconds": smallest([python, "-c", "pass"], clone),
+            "train_help_seconds": smallest([python, "-m", "atheria.train", "--help"], clone),
+            "eval_loss_untrained": untrained,
+            "eval_loss_trained": trained,
+            "processor": processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "torch": torch_version,
+            "mlflow": mlflow_version,
+            "date": date.today().isoformat(),
+        }
+    RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    main()
