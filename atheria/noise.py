@@ -1,7 +1,8 @@
-"""Noise channels, per cell and norm-keeping, and the curricula that raise their level.
+"""Noise channels, per cell, and the curricula that raise their level.
 
 A channel is a function ``(psi, level, draws, coin) -> psi``: `draws` gives each cell its own random
-numbers, `coin` is one uniform number per universe, (B, 1, 1). Empty cells stay empty.
+numbers, `coin` is one uniform number per universe, (B, 1, 1). Empty cells stay empty. All but `thermal`
+keep the norm of a cell.
 """
 
 import math
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from atheria import registry
 from atheria.config import CurriculumConfig
+from atheria.field import energy_density
 from atheria.philox import COIN, NOISE, Draws, Lattice
 
 Channel = Callable[[Tensor, float, Draws, Tensor], Tensor]
@@ -46,6 +48,100 @@ def seed_mix(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     psi = phase_flip(psi, level, draws, coin)
     flips = (coin < 0.2).unsqueeze(1)
     return torch.where(flips, sign_flip(psi, 0.1 * level, draws, coin), psi)
+
+
+def dephasing(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """With probability `level`, Z^k with k uniform in 0..d-1; the same mean map as `phase_flip`."""
+    d = psi.shape[1] // 2
+    hit = draws.uniform(1)[0] < level
+    k = _below(draws.words(1)[0], d)
+    return _clock(psi, torch.where(hit, k, 0))
+
+
+def bit_flip(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """With probability `level`, X^k with k uniform in 1..d-1: cyclic shifts of the components.
+
+    On average rho -> (1 - p) rho + p / (d - 1) sum_k X^k rho X^-k.
+    """
+    d = psi.shape[1] // 2
+    hit = draws.uniform(1)[0] < level
+    k = 1 + _below(draws.words(1)[0], d - 1)
+    return _shift(psi, torch.where(hit, k, 0))
+
+
+def depolarising(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """With probability `level`, X^a Z^b with a and b uniform in 0..d-1 (Nielsen & Chuang, 8.3.4).
+
+    On average rho -> (1 - p) rho + p (tr rho) I / d.
+    """
+    d = psi.shape[1] // 2
+    hit = draws.uniform(1)[0] < level
+    a, b = (torch.where(hit, _below(word, d), 0) for word in draws.words(2))
+    return _shift(_clock(psi, b), a)
+
+
+def amplitude_damping(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """Decay to component 0: K_0 = diag(1, sqrt(1-g), ...), K_i = sqrt(g) |0><i| (Nielsen & Chuang, 8.3.5).
+
+    A cell jumps from i > 0 with probability g |psi_i|^2 / ||psi||^2 to (psi_i / |psi_i|) ||psi|| e_0; else
+    its components i > 0 shrink by sqrt(1-g) and the cell's norm is restored.
+    """
+    re, im = psi.chunk(2, dim=1)
+    d = re.shape[1]
+    if d == 1:
+        return psi  # nothing above the ground
+    energy = (re.detach().square() + im.detach().square()).double()
+    threshold = draws.uniform(1)[0].unsqueeze(1) * energy.sum(dim=1, keepdim=True)
+    reached = level * energy[:, 1:].cumsum(dim=1)  # the jumps from 1..i
+    jumps = threshold < reached[:, -1:]
+    source = 1 + (threshold >= reached).sum(dim=1, keepdim=True).clamp_max(d - 2)
+    ground = torch.zeros_like(psi)
+    ground[:, :1], ground[:, d : d + 1] = re.gather(1, source), im.gather(1, source)
+    shrink = torch.full((1, 2 * d, 1, 1), math.sqrt(1 - level), device=psi.device)
+    shrink[:, [0, d]] = 1.0
+    moved = torch.where(jumps, ground, psi * shrink)
+    return moved * _norm_ratio(psi, moved)
+
+
+def thermal(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """Adds Gaussians of standard deviation `level` to Re and Im of occupied cells.
+
+    On average rho -> rho + 2 level^2 I: energy is added, so it is no Kraus map.
+    """
+    occupied = energy_density(psi).unsqueeze(1) > 0
+    re, im = draws.complex_normal(psi.shape[1] // 2)
+    kick = torch.cat([re, im]).transpose(0, 1) * level
+    return psi + torch.where(occupied, kick.float(), 0.0)
+
+
+def _below(words: Tensor, count: int) -> Tensor:
+    """Words as integers, uniform in 0..count-1."""
+    return (words * count) >> 32
+
+
+def _clock(psi: Tensor, k: Tensor) -> Tensor:
+    """Z^k: component j times exp(2 pi i j k / d); k: (B, H, W)."""
+    re, im = psi.chunk(2, dim=1)
+    d = re.shape[1]
+    j = torch.arange(d, device=psi.device)[None, :, None, None]
+    angle = 2 * math.pi / d * ((j * k.unsqueeze(1)) % d).double()
+    cos, sin = torch.cos(angle).float(), torch.sin(angle).float()
+    return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=1)
+
+
+def _shift(psi: Tensor, k: Tensor) -> Tensor:
+    """X^k: component j moves to (j + k) mod d; k: (B, H, W)."""
+    d = psi.shape[1] // 2
+    j = torch.arange(d, device=psi.device)[None, :, None, None]
+    source = (j - k.unsqueeze(1)) % d
+    return psi.gather(1, torch.cat([source, source + d], dim=1))
+
+
+def _norm_ratio(wanted: Tensor, got: Tensor) -> Tensor:
+    """||wanted(x)|| / ||got(x)||, 1 at vacuum: (B, 1, H, W). Constant for the gradient of vacuum."""
+    before, after = energy_density(wanted).unsqueeze(1), energy_density(got).unsqueeze(1)
+    occupied = after > 0
+    return torch.sqrt(torch.where(occupied, before, 1.0) / torch.where(occupied, after, 1.0))
 
 
 def channel(name: str) -> Channel | None:

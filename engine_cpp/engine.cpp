@@ -120,8 +120,7 @@ void Engine::add_particle(std::int64_t x, std::int64_t y, const std::vector<std:
   auto psi = grid_->psi().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
   const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
   for (std::int64_t i = 0; i < shape.d_state; ++i) {
-    cell.re[i * cell.stride] = amplitudes[static_cast<std::size_t>(i)].real();
-    cell.im[i * cell.stride] = amplitudes[static_cast<std::size_t>(i)].imag();
+    cell.set(i, amplitudes[static_cast<std::size_t>(i)]);
   }
   grid_->edit(psi.to(device_));
 }

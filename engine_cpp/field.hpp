@@ -3,6 +3,7 @@
 
 #include <ATen/ATen.h>
 
+#include <complex>
 #include <cstdint>
 
 namespace atheria {
@@ -20,6 +21,14 @@ struct Cell {
   float* im;
   std::int64_t stride;  // between components
   std::int64_t d_state;
+
+  std::complex<float> get(std::int64_t component) const {
+    return {re[component * stride], im[component * stride]};
+  }
+  void set(std::int64_t component, std::complex<float> amplitude) const {
+    re[component * stride] = amplitude.real();
+    im[component * stride] = amplitude.imag();
+  }
 
   static Cell at(float* psi, const Shape& shape, std::int64_t universe, std::int64_t y, std::int64_t x) {
     float* re = psi + universe * 2 * shape.d_state * shape.cells() + y * shape.width + x;

@@ -33,9 +33,7 @@ Amplitudes random_state(std::int64_t d_state, std::uint64_t seed, std::int64_t x
 
 void write(Cell cell, const Amplitudes& state, double scale = 1.0) {
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
-    const auto amplitude = scale * state[static_cast<std::size_t>(i)];
-    cell.re[i * cell.stride] = static_cast<float>(amplitude.real());
-    cell.im[i * cell.stride] = static_cast<float>(amplitude.imag());
+    cell.set(i, std::complex<float>(scale * state[static_cast<std::size_t>(i)]));
   }
 }
 
@@ -63,9 +61,6 @@ void soup(const Canvas& canvas, double density) {
 }
 
 void particles(const Canvas& canvas, std::int64_t count) {
-  const auto below = [](std::uint32_t word, std::int64_t size) {
-    return static_cast<std::int64_t>((std::uint64_t{word} * static_cast<std::uint64_t>(size)) >> 32);
-  };
   for (std::int64_t k = 0; k < count; ++k) {
     auto draws = canvas.place(k, 0);
     const auto x = below(draws.next(), canvas.shape.width);

@@ -1,4 +1,5 @@
-// Noise channels: stochastic unravellings, per cell, that keep the cell's norm.
+// Noise channels: stochastic unravellings, per cell; atheria/noise.py gives the formulas and draws the same
+// numbers.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -9,8 +10,8 @@
 namespace atheria {
 
 struct Noise {
-  std::string name = "none";  // none | phase_flip | seed | sign_flip
-  double level = 0.0;         // rate per step, a probability
+  std::string name = "none";  // none, or a channel
+  double level = 0.0;         // rate per step, [0, 1]; thermal: standard deviation
 
   // Throws std::invalid_argument for an unknown name or a level outside its range.
   void check() const;

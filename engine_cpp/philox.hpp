@@ -38,6 +38,11 @@ inline Words philox(Words counter, std::uint64_t key) {
 // Uniform in [0, 1), on a grid of 2^-24: exact in float32.
 inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24F; }
 
+// Uniform in 0..count-1.
+inline std::int64_t below(std::uint32_t word, std::int64_t count) {
+  return static_cast<std::int64_t>((std::uint64_t{word} * static_cast<std::uint64_t>(count)) >> 32);
+}
+
 // Standard complex normal (unit variance of Re and of Im) by Box and Muller.
 inline std::complex<double> complex_normal(std::uint32_t radius, std::uint32_t angle) {
   const double r = std::sqrt(-2.0 * std::log((radius + 0.5) * 0x1p-32));

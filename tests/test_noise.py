@@ -31,14 +31,48 @@ def mean_within_standard_errors(samples: torch.Tensor, expected: torch.Tensor, e
     return bool((miss <= errors * spread + 1e-5).all())
 
 
+def shifted(rho: torch.Tensor, k: int) -> torch.Tensor:
+    """X^k rho X^-k."""
+    return rho.roll((k, k), (0, 1))
+
+
+def only_diagonal(rho: torch.Tensor) -> torch.Tensor:
+    return torch.diag(rho.diagonal())
+
+
+def damped(rho: torch.Tensor, g: float) -> torch.Tensor:
+    """sum_i K_i rho K_i^dagger with K_0 = diag(1, sqrt(1-g), ...) and K_i = sqrt(g) |0><i|."""
+    keep = torch.full((len(rho),), math.sqrt(1 - g))
+    keep[0] = 1
+    after = keep[:, None] * rho * keep[None, :]
+    after[0, 0] += g * rho.diagonal()[1:].sum()
+    return after
+
+
+MEAN_MAPS = {
+    "phase_flip": lambda rho, p: (1 - p) * rho + p * only_diagonal(rho),
+    "dephasing": lambda rho, p: (1 - p) * rho + p * only_diagonal(rho),
+    "bit_flip": lambda rho, p: (
+        (1 - p) * rho + p / (len(rho) - 1) * sum(shifted(rho, k) for k in range(1, len(rho)))
+    ),
+    "sign_flip": lambda rho, p: rho,
+    "depolarising": lambda rho, p: (1 - p) * rho + p * rho.trace() * torch.eye(len(rho)) / len(rho),
+    "amplitude_damping": damped,
+    "thermal": lambda rho, t: rho + 2 * t**2 * torch.eye(len(rho)),
+}
+"""The exact map on rho = psi psi^dagger that each channel has on average."""
+
+
 @pytest.mark.parametrize("d_state", [2, 4, 8])
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
-def test_phase_flip_dephases(d_state: int, level: float) -> None:
+@pytest.mark.parametrize("name", MEAN_MAPS)
+def test_the_average_over_trajectories_is_the_exact_map(name: str, level: float, d_state: int) -> None:
     psi = one_state_everywhere(d_state)
-    flipped = noise.apply(noise.phase_flip, psi, level, seed=4, step=2)
-    before = density_matrices(psi)[0]
-    kept = torch.eye(d_state) + (1 - level) * (1 - torch.eye(d_state))
-    assert mean_within_standard_errors(density_matrices(flipped), before * kept)
+    channel = noise.channel(name)
+    assert channel is not None
+    noisy = noise.apply(channel, psi, level, seed=4, step=2)
+    expected = MEAN_MAPS[name](density_matrices(psi)[0], level)
+    assert mean_within_standard_errors(density_matrices(noisy), expected)
 
 
 @pytest.mark.parametrize("level", [0.0, 0.25, 1.0])
@@ -62,7 +96,7 @@ def test_the_seed_mix_flips_signs_in_one_step_of_five() -> None:
     assert abs(flipped[hit].float().mean() - 0.1) < 0.01
 
 
-@pytest.mark.parametrize("name", ["phase_flip", "sign_flip", "seed"])
+@pytest.mark.parametrize("name", sorted({*MEAN_MAPS, "seed"} - {"thermal"}))
 def test_noise_keeps_norms_and_vacuum(name: str) -> None:
     psi = torch.randn(3, 6, 8, 8)
     psi[:, :, 2] = 0
@@ -74,8 +108,29 @@ def test_noise_keeps_norms_and_vacuum(name: str) -> None:
     assert (noisy[:, :, 2] == 0).all()
 
 
+@pytest.mark.parametrize("name", sorted({*MEAN_MAPS, "seed"}))
+def test_gradients_pass_through_noise_and_are_finite_at_vacuum(name: str) -> None:
+    psi = torch.randn(2, 6, 8, 8)
+    psi[:, :, 2] = 0
+    psi.requires_grad_()
+    channel = noise.channel(name)
+    assert channel is not None
+    noise.apply(channel, psi, 0.5, seed=1, step=3).sum().backward()
+    assert torch.isfinite(psi.grad).all()
+    assert psi.grad.abs().sum() > 0
+
+
+def test_thermal_noise_leaves_vacuum_empty() -> None:
+    psi = torch.zeros(1, 4, 8, 8)
+    psi[0, 0, 3, 3] = 1
+    warm = noise.apply(noise.thermal, psi, 0.5, seed=0, step=0)
+    assert (energy_density(warm) > 0).sum() == 1
+
+
 def test_an_unknown_channel_is_refused() -> None:
-    with pytest.raises(UserError, match="'hum' is not registered in `atheria.noise`; known: phase_flip"):
+    with pytest.raises(
+        UserError, match="'hum' is not registered in `atheria.noise`; known: amplitude_damping"
+    ):
         noise.channel("hum")
 
 

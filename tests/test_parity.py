@@ -11,7 +11,7 @@ import pytest
 import torch
 from atheria_core import Engine
 
-from atheria import initial_state, laws, noise
+from atheria import initial_state, laws, noise, registry
 from atheria.config import InitialStateConfig, PhysicsConfig
 from atheria.field import energy_density
 from atheria.observables import observe
@@ -78,7 +78,7 @@ def test_engine_and_python_agree(
         assert excepted <= 0.001 * STATES * batch * height * width
 
 
-@pytest.mark.parametrize("channel", ["phase_flip", "sign_flip", "seed"])
+@pytest.mark.parametrize("channel", registry.names("atheria.noise"))
 @torch.inference_mode()
 def test_noise_draws_the_same_numbers(exported: Callable, channel: str) -> None:
     law, path = exported("mlp")
