@@ -85,6 +85,38 @@ MODELS = {
     "unet": {"name": "unet", "d_state": 2, "hidden_channels": 8, "norm": "group", "bias": True},
     "unet pixel": {"name": "unet", "d_state": 3, "hidden_channels": 4, "norm": "pixel", "bias": False},
     "mlp": {"name": "mlp", "d_state": 4, "hidden_channels": 16, "bias": True},
+    "unet_product": {
+        "name": "unet_product",
+        "d_state": 2,
+        "hidden_channels": 4,
+        "norm": "group",
+        "bias": True,
+    },
+    "unet_unitary": {
+        "name": "unet_unitary",
+        "d_state": 3,
+        "hidden_channels": 4,
+        "norm": "pixel",
+        "bias": True,
+    },
+    "unet_convlstm": {
+        "name": "unet_convlstm",
+        "d_state": 2,
+        "hidden_channels": 4,
+        "norm": "group",
+        "bias": True,
+    },
+    "snn_unet": {
+        "name": "snn_unet",
+        "d_state": 2,
+        "hidden_channels": 8,
+        "norm": "pixel",
+        "bias": True,
+        "inner_steps": 4,
+    },
+    "deep_qca": {"name": "deep_qca", "d_state": 2, "hidden_channels": 8, "bias": True},
+    "nca": {"name": "nca", "d_state": 2, "hidden_channels": 8, "bias": False},
+    "quantum_walk": {"name": "quantum_walk", "d_state": 5},
 }
 
 PHYSICS = PhysicsConfig(gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus")
@@ -94,8 +126,9 @@ def make_law(name: str, boundary: str = "torus", seed: int = 0) -> laws.Law:
     """A law that does something: its last layer is given weights of usual size."""
     torch.manual_seed(seed)
     law = laws.build(MODELS[name], boundary)
-    last = law.outc if hasattr(law, "outc") else law.net[-1]
-    torch.nn.init.normal_(last.weight, std=0.1)
+    for parameter in law.parameters():
+        if parameter.abs().max() < 1e-3:  # the last layer, which starts near zero
+            torch.nn.init.normal_(parameter, std=0.1)
     return law.eval()
 
 

@@ -269,7 +269,9 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(ValueError, "`kind` of initial state must be soup", engine.reset, "broth", 0, (4, 4))
     refused(ValueError, "`density` must be between 0 and 1", engine.reset, "soup", 0, (4, 4), density=2.0)
     refused(ValueError, "`grid` must be (height, width)", engine.reset, "soup", 0, None)
-    refused(ValueError, "`name` of noise must be one of none, amplitude_damping", engine.set_noise, "hum", 0.1)
+    refused(
+        ValueError, "`name` of noise must be one of none, amplitude_damping", engine.set_noise, "hum", 0.1
+    )
     refused(ValueError, "`level` of noise must be between 0 and 1", engine.set_noise, "seed", 1.5)
     refused(ValueError, "`steps` must be at least 0", engine.step_native, -1)
     refused(ValueError, "`observe_every` must be at least 1", engine.rollout, 3, 0)

@@ -14,8 +14,10 @@ FLOORS = [
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
      "atheria.tracking", "atheria.cli"},
     {"atheria.laws.blocks", "atheria.physics", "atheria.checkpoint", "atheria.fetch", "atheria.exporting"},
-    {"atheria.laws.mlp", "atheria.laws.unet", "atheria.trainer", "atheria_core"},
-    {"atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout"},
+    {"atheria.laws.mlp", "atheria.laws.unet", "atheria.laws.snn_unet", "atheria.laws.deep_qca",
+     "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria_core"},
+    {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
+     "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout"},
     {"atheria.train", "atheria.export", "atheria.rollout"},
 ]  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Parts that laws share."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -10,12 +11,27 @@ Boundary = Literal["torus", "zeros"]
 Norm = Literal["group", "pixel"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
-_PADDING: dict[str, Literal["circular", "zeros"]] = {"torus": "circular", "zeros": "zeros"}
+PADDING: dict[str, Literal["circular", "zeros"]] = {"torus": "circular", "zeros": "zeros"}
 
 
 def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps H and W."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False, padding_mode=_PADDING[boundary])
+    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False, padding_mode=PADDING[boundary])
+
+
+def fixed_filters(filters: Sequence[Tensor], channels: int, boundary: str) -> nn.Conv2d:
+    """Every 3x3 filter on every channel, not trained: C -> len(filters) * C, channel by channel."""
+    conv = nn.Conv2d(
+        channels,
+        len(filters) * channels,
+        3,
+        padding=1,
+        groups=channels,
+        bias=False,
+        padding_mode=PADDING[boundary],
+    )
+    conv.weight.requires_grad_(False).copy_(torch.stack([*filters]).repeat(channels, 1, 1).unsqueeze(1))
+    return conv
 
 
 def last_layer(channels_in: int, channels_out: int, bias: bool) -> nn.Conv2d:
@@ -36,6 +52,28 @@ def make_norm(kind: str, channels: int, bias: bool) -> nn.Module:
     if not bias:
         norm.register_parameter("bias", None)
     return norm
+
+
+def receptive_radius(path: Sequence[int | str], stride: int) -> int:
+    """How far the output at a cell looks, over the phases of the cell in its pooling block.
+
+    Args:
+        path: The longest way back from the output: cells that a convolution widens by, ``up`` where
+            the way leads to a coarser level (half the resolution), ``down`` where it comes back.
+        stride: Cells of a pooling block.
+    """
+    radius = 0
+    for phase in range(stride):
+        first = last = phase
+        for part in path:
+            if part == "up":
+                first, last = first // 2, last // 2
+            elif part == "down":
+                first, last = 2 * first, 2 * last + 1
+            else:
+                first, last = first - int(part), last + int(part)
+        radius = max(radius, phase - first, last - phase)
+    return radius
 
 
 class PixelNorm(nn.Module):

@@ -6,11 +6,16 @@ from torch import Tensor, nn
 
 from atheria.config import SCHEMA
 from atheria.laws import Law
-from atheria.laws.blocks import ConvBlock, Norm, Width, last_layer
+from atheria.laws.blocks import ConvBlock, Norm, Width, last_layer, receptive_radius
+
+RADIUS = receptive_radius([2, "up", 2, "up", 2, 2, "down", 2, "down", 2], stride=4)
+"""Of a UNet with a local norm: conv_up2, conv_up1, bot, down2, down1, inc."""
 
 
-class UNet(Law):
-    """A UNet of two poolings on c, 2c, 4c and 8c channels (Ronneberger et al., 2015).
+class UNetBody(Law):
+    """The network that the laws of the UNet family share: two poolings on c, 2c, 4c and 8c channels.
+
+    Ronneberger, Fischer & Brox, 2015.
 
     Args:
         config: Sizes and norm.
@@ -29,7 +34,8 @@ class UNet(Law):
     def __init__(self, config: Config, boundary: str) -> None:
         super().__init__()
         self.stride = 4
-        self.receptive_radius = _RADIUS if config.norm == "pixel" else None
+        self.receptive_radius = RADIUS if config.norm == "pixel" else None
+        self.d_state = config.d_state
         c = config.hidden_channels
 
         def block(channels_in: int, channels_out: int) -> ConvBlock:
@@ -46,39 +52,34 @@ class UNet(Law):
         self.conv_up1 = block(6 * c, 4 * c)
         self.up2 = up(4 * c, 2 * c)
         self.conv_up2 = block(3 * c, c)
-        self.outc = last_layer(c, 2 * config.d_state, config.bias)
+        self.outc = last_layer(c, self.channels_out(config), config.bias)
+
+    def channels_out(self, config: Config) -> int:
+        """Channels of the network's output."""
+        return 2 * config.d_state
+
+    def encode(self, psi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, 2d, H, W) -> c channels at full, 2c at half, 4c at a quarter of the resolution."""
+        full = self.inc(psi)
+        half = self.down1(full)
+        return full, half, self.down2(half)
+
+    def decode(self, full: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
+        """What `encode` gives -> (B, channels_out, H, W)."""
+        half = self.conv_up1(torch.cat([self.up1(self.bot(quarter)), half], dim=1))
+        full = self.conv_up2(torch.cat([self.up2(half), full], dim=1))
+        output: Tensor = self.outc(full)
+        return output
+
+    def network(self, psi: Tensor) -> Tensor:
+        """(B, 2d, H, W) -> (B, channels_out, H, W), H and W multiples of 4."""
+        full, half, quarter = self.encode(psi)
+        return self.decode(full, half, quarter)
+
+
+class UNet(UNetBody):
+    """The network's output as it is."""
 
     def forward(self, psi: Tensor) -> Tensor:
         """(B, 2d, H, W) -> (B, 2d, H, W), H and W multiples of 4."""
-        full = self.inc(psi)
-        half = self.down1(full)
-        quarter = self.bot(self.down2(half))
-        half = self.conv_up1(torch.cat([self.up1(quarter), half], dim=1))
-        full = self.conv_up2(torch.cat([self.up2(half), full], dim=1))
-        delta: Tensor = self.outc(full)
-        return delta
-
-
-def _receptive_radius() -> int:
-    """How far the output at a cell reaches, over the four phases of the cell in its pooling block."""
-    block = 2  # two 3x3 convolutions
-
-    def widen(span: tuple[int, int]) -> tuple[int, int]:
-        return span[0] - block, span[1] + block
-
-    def coarse(span: tuple[int, int]) -> tuple[int, int]:
-        return span[0] // 2, span[1] // 2
-
-    def fine(span: tuple[int, int]) -> tuple[int, int]:
-        return 2 * span[0], 2 * span[1] + 1
-
-    radius = 0
-    for phase in range(4):
-        half = widen(coarse(widen((phase, phase))))  # conv_up2, up2, conv_up1
-        quarter = widen(widen(coarse(half)))  # up1, bot, down2
-        span = widen(fine(widen(fine(quarter))))  # pooling, down1, pooling, inc
-        radius = max(radius, phase - span[0], span[1] - phase)
-    return radius
-
-
-_RADIUS = _receptive_radius()
+        return self.network(psi)
