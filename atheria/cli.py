@@ -5,6 +5,7 @@ configuration is checked before Hydra makes folders and before torch or mlflow a
 """
 
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from atheria import foreign
 from atheria.config import UserError, unknown_key, validate
 
 Schema = TypeVar("Schema")
@@ -51,6 +53,7 @@ def main(command: str, schema: type[Any], job: str) -> None:
             sys.exit(INTERRUPTED)
 
     arguments = get_args_parser().parse_args()
+    foreign.offer(arguments.overrides)
     asks = arguments.help or arguments.hydra_help or arguments.info
     if not (asks or arguments.cfg or arguments.shell_completion):
         try:
@@ -59,6 +62,7 @@ def main(command: str, schema: type[Any], job: str) -> None:
         except UserError as error:
             print(_message(command, error), file=sys.stderr)
             sys.exit(USAGE_ERROR)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end, ends as KILLED
     # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
     hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
 
@@ -81,6 +85,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         UserError: An override names no group, option or key, or cannot be parsed.
     """
+    foreign.offer(overrides)
     try:
         with initialize_config_module(version_base="1.3", config_module="atheria.conf"):
             return compose(command, overrides=list(overrides))

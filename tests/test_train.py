@@ -100,7 +100,8 @@ def test_the_same_seed_trains_the_same_law_and_another_does_not() -> None:
 @pytest.mark.parametrize("model", registry.names("atheria.laws"))
 def test_every_trainer_trains_every_model(trainer: str, model: str) -> None:
     sizes = () if model == "quantum_walk" else ("model.hidden_channels=4",)
-    extra = ["model.d_state=2", *sizes, f"trainer={trainer}", f"model={model}", "physics.fire_rate=0.5", "noise=seed",
+    extra = ["model.d_state=2", *sizes, f"trainer={trainer}", f"model={model}",
+             "physics.fire_rate=0.5", "noise=seed",
              "noise/curriculum=constant", "noise.level=0.3"]  # fmt: skip
     run = train([*(option for option in SMALL if "model." not in option), *extra])
     assert math.isfinite(run.best["eval/loss"])
@@ -186,12 +187,13 @@ def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() ->
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["outputs"]
 
 
-def test_ctrl_c_ends_the_run_as_killed() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
     process = train_process("trainer.episodes=100000", "trainer.eval_every=100000")
     for line in process.stdout:
         if "untrained" in line:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Traceback" not in err

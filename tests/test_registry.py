@@ -1,0 +1,86 @@
+"""A package of somebody else's, installed beside: its law, loss and channel are used by name."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import SMALL
+
+MODULE = """
+from pydantic.dataclasses import dataclass
+import torch
+from atheria.config import SCHEMA
+from atheria.laws import Law
+
+
+class Drift(Law):
+    @dataclass(config=SCHEMA, frozen=True)
+    class Config:
+        d_state: int
+        speed: float = 0.5
+
+    def __init__(self, config, boundary):
+        super().__init__()
+        self.speed = torch.nn.Parameter(torch.tensor(config.speed))
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        return self.speed * (psi.roll([1], [3]) - psi)
+
+
+def stillness(initial, final):
+    return (final - initial).square().mean(dim=(1, 2, 3))
+
+
+def conjugate(psi, level, draws, coin):
+    re, im = psi.chunk(2, dim=1)
+    return torch.cat([re, -im], dim=1)
+"""
+
+ENTRY_POINTS = """
+[atheria.laws]
+drift = somebody:Drift
+[atheria.losses]
+stillness = somebody:stillness
+[atheria.noise]
+conjugate = somebody:conjugate
+"""
+
+
+@pytest.fixture
+def somebody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packages = tmp_path / "packages"
+    metadata = packages / "somebody-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (packages / "somebody.py").write_text(MODULE)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: somebody\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(ENTRY_POINTS)
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+
+
+def atheria(command: str, *overrides: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"atheria.{command}", *overrides], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.usefixtures("somebody")
+def test_a_foreign_law_loss_and_channel_are_used_by_name() -> None:
+    sizes = [option for option in SMALL if "model." not in option]
+    foreign = ["model=drift", "model.d_state=2", "+trainer.loss.stillness=1", "noise=conjugate"]
+    trained = atheria("train", *sizes, *foreign)
+    assert trained.returncode == 0, trained.stderr
+    command = next(line.split() for line in trained.stdout.splitlines() if "atheria.rollout" in line)
+    rolled = atheria("rollout", *command[3:], "steps=3", "grid=8")
+    assert rolled.returncode == 0, rolled.stderr
+    assert "law       drift, d_state 2" in rolled.stdout
+
+
+@pytest.mark.usefixtures("somebody")
+def test_its_settings_are_checked_and_listed() -> None:
+    assert "drift" in atheria("train", "--help").stdout
+    missing = atheria("train", "model=drift")
+    assert "`model.d_state` is missing; give it: model.d_state=..." in missing.stderr
+    unknown = atheria("train", "model=drift", "model.d_state=2", "model.depth=3")
+    assert "`model.depth` is not a key; allowed there: name, d_state, speed" in unknown.stderr
