@@ -19,6 +19,7 @@ from torch import nn
 
 from atheria.config import (
     SCHEMA,
+    Components,
     Grid,
     InitialStateConfig,
     PhysicsConfig,
@@ -63,7 +64,7 @@ class Description:
     schema: Annotated[int, Field(ge=1, le=VERSION)]
     law: str
     config: dict[str, Any]
-    d_state: Annotated[int, Field(ge=1, le=4096)]
+    d_state: Components
     stride: Annotated[int, Field(ge=1, le=4096)]
     has_memory: bool
     physics: PhysicsConfig
@@ -115,7 +116,7 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
         text = archive.read(found[0])
     try:
         return validate(Description, json.loads(text), at=DESCRIPTION_NAME)
-    except (UserError, ValueError) as error:
+    except (UserError, ValueError, RecursionError) as error:
         raise UserError(f"'{file}' has a description that cannot be used: {error}") from None
 
 

@@ -17,6 +17,10 @@ SCHEMA = ConfigDict(extra="forbid", strict=True)
 
 Schema = TypeVar("Schema")
 Positive = Annotated[int, Field(ge=1)]
+Components = Annotated[int, Field(ge=1, le=128)]
+"""Complex components of a cell: more would run into the next stream of random numbers."""
+Universes = Annotated[int, Field(ge=1, le=2**24)]
+"""Universes of a batch: more would wrap around the counter of random numbers."""
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
 
 
@@ -95,16 +99,17 @@ class TrainerConfig:
     name: str
     episodes: Positive
     steps: Positive
-    batch_size: Positive
+    batch_size: Universes
     grid: Grid
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     optimizer: Literal["adam", "adamw"]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     scheduler: Literal["none", "plateau"]
+    patience: Annotated[int, Field(ge=0)]
     clip: Annotated[float, Field(gt=0)]
     precision: Literal["fp32", "bf16"]
     eval_every: Positive
-    eval_universes: Positive
+    eval_universes: Universes
     checkpoint_every: Positive
     loss: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 
@@ -156,7 +161,7 @@ class RolloutConfig:
     law: str | None
     steps: Positive
     grid: Grid | None
-    universes: Positive
+    universes: Universes
     seed: Seed
     physics: dict[str, Any]
     initial_state: dict[str, Any]
@@ -182,10 +187,17 @@ def validate(schema: type[Schema], values: Mapping[str, Any], at: str = "") -> S
     """
     try:
         # JSON's types are YAML's: strict validation of Python objects would want dataclass instances.
-        return TypeAdapter(schema).validate_json(json.dumps(values))
+        return TypeAdapter(schema).validate_json(json.dumps(values, default=_plain))
     except ValidationError as error:
         faults = [_describe(schema, dict(fault), at) for fault in error.errors()]
         raise UserError("\n".join(dict.fromkeys(faults))) from None
+
+
+def _plain(value: Any) -> Any:
+    """A scalar of numpy's or torch's as Python's."""
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__} is no setting")
 
 
 def _describe(schema: type, fault: dict[str, Any], at: str) -> str:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atheria import registry
-from atheria.config import CurriculumConfig
+from atheria.config import CurriculumConfig, UserError
 from atheria.field import energy_density
 from atheria.philox import COIN, NOISE, Draws, Lattice
 
@@ -64,6 +64,8 @@ def bit_flip(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     On average rho -> (1 - p) rho + p / (d - 1) sum_k X^k rho X^-k.
     """
     d = psi.shape[1] // 2
+    if d < 2:
+        raise UserError("noise=bit_flip needs `model.d_state` of at least 2, got 1")
     hit = draws.uniform(1)[0] < level
     k = 1 + _below(draws.words(1)[0], d - 1)
     return _shift(psi, torch.where(hit, k, 0))
@@ -108,7 +110,7 @@ def thermal(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
 
     On average rho -> rho + 2 level^2 I: energy is added, so it is no Kraus map.
     """
-    occupied = energy_density(psi).unsqueeze(1) > 0
+    occupied = (psi != 0).any(dim=1, keepdim=True)
     re, im = draws.complex_normal(psi.shape[1] // 2)
     kick = torch.cat([re, im]).transpose(0, 1) * level
     return psi + torch.where(occupied, kick.float(), 0.0)

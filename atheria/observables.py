@@ -11,14 +11,17 @@ from torch import Tensor
 
 from atheria.field import energy_density
 
+NO_CENTRE = 1e-9
+"""Below this share of the energy, a circular moment is rounding: the matter has no centre on that axis."""
+
 
 def observe(psi: Tensor, torus: bool) -> dict[str, Tensor]:
     """All observables by name, (B,) float64 each.
 
     ``energy``: N. ``occupancy``: share of cells with rho > 0. ``position_entropy``: -sum p ln p, from
     0 to ln(H W). ``ipr``: inverse participation ratio sum p^2, from 1/(H W) to 1. ``centre_x``,
-    ``centre_y``: centre of mass in cells. ``radius_of_gyration``: root mean square distance from it,
-    in cells.
+    ``centre_y``: centre of mass in cells; the middle of a circular axis along which the matter has none.
+    ``radius_of_gyration``: root mean square distance from it, in cells.
 
     Args:
         psi: (B, 2d, H, W).
@@ -46,8 +49,11 @@ def _axis(p: Tensor, circular: bool) -> tuple[Tensor, Tensor]:
     position = torch.arange(size, dtype=p.dtype, device=p.device)
     if circular:
         angle = 2 * math.pi * position / size
-        mean = torch.atan2((p * angle.sin()).sum(dim=1), (p * angle.cos()).sum(dim=1))
-        centre = (mean / (2 * math.pi) * size).remainder(size)
+        x, y = (p * angle.cos()).sum(dim=1), (p * angle.sin()).sum(dim=1)
+        centre = (torch.atan2(y, x) / (2 * math.pi) * size).remainder(size)
+        centre = torch.where(centre < size, centre, 0.0)  # a tiny negative angle rounds up to size
+        has_centre = torch.hypot(x, y) >= NO_CENTRE * p.sum(dim=1)
+        centre = torch.where(has_centre, centre, size / 2)
     else:
         centre = (p * position).sum(dim=1)
     distance = position - centre[:, None]

@@ -134,6 +134,10 @@ def normalise(phi: Tensor, kind: str, reference_energy: Tensor) -> Tensor:
 
 
 def _inverse_root(energy: Tensor) -> Tensor:
-    """1 / sqrt(energy), and 0 where there is none; its gradient is finite."""
+    """1 / sqrt(energy), and 0 where there is none; its gradient is finite.
+
+    An energy beyond float32 gives NaN, lest an explosion pass for vacuum.
+    """
     occupied = energy > 0
-    return torch.where(occupied, torch.where(occupied, energy, 1.0).rsqrt(), 0.0)
+    root = torch.where(occupied, torch.where(occupied, energy, 1.0).rsqrt(), 0.0)
+    return root.masked_fill(energy.isinf(), torch.nan)

@@ -47,7 +47,11 @@ class Trainer:
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self._optimizer = optimizer(law.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         # One step an evaluation: the training loss of one batch is too noisy to tell a plateau by.
-        self._scheduler = ReduceLROnPlateau(self._optimizer) if settings.scheduler == "plateau" else None
+        self._scheduler = (
+            ReduceLROnPlateau(self._optimizer, patience=settings.patience)
+            if settings.scheduler == "plateau"
+            else None
+        )
         self._check_grid()
 
     def train_episode(self) -> dict[str, float]:

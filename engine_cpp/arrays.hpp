@@ -6,6 +6,7 @@
 #include <nanobind/ndarray.h>
 
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -35,6 +36,12 @@ inline std::string described(const HostArray& array) {
     case nb::dlpack::dtype_code::Complex:
       kind = "complex";
       break;
+    case nb::dlpack::dtype_code::Bool:
+      kind = "bool";
+      break;
+    case nb::dlpack::dtype_code::Bfloat:
+      kind = "bfloat";
+      break;
     default:
       break;
   }
@@ -51,8 +58,12 @@ inline bool is_c_contiguous(const HostArray& array) {
   return true;
 }
 
-// A view on the caller's memory: no copy and no conversion.
+// A copy of the caller's array, whose memory may go with it; no conversion.
 inline at::Tensor as_field(nb::handle object) {
+  if (nb::hasattr(object, "is_neg") && nb::cast<bool>(object.attr("is_neg")())) {
+    throw nb::type_error(
+        "`state` has torch's negative bit, which arrays do not carry; call resolve_neg() first");
+  }
   HostArray array;
   if (!nb::try_cast(object, array)) {
     throw nb::type_error(
@@ -78,15 +89,17 @@ inline at::Tensor as_field(nb::handle object) {
   }
   std::vector<std::int64_t> shape;
   for (std::size_t axis = 0; axis < 4; ++axis) shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
-  return at::from_blob(const_cast<void*>(array.data()), shape, at::kFloat);
+  return at::from_blob(const_cast<void*>(array.data()), shape, at::kFloat).clone();
 }
 
 template <typename Value>
 NumpyArray<Value> as_numpy(const at::Tensor& tensor) {
-  auto* owner = new at::Tensor(tensor.contiguous());
-  const nb::capsule release(owner, [](void* kept) noexcept { delete static_cast<at::Tensor*>(kept); });
+  auto owner = std::make_unique<at::Tensor>(tensor.contiguous());
   const std::vector<std::size_t> shape(owner->sizes().begin(), owner->sizes().end());
-  return NumpyArray<Value>(owner->data_ptr(), shape.size(), shape.data(), release);
+  auto* const data = owner->data_ptr();
+  const nb::capsule release(owner.get(), [](void* kept) noexcept { delete static_cast<at::Tensor*>(kept); });
+  owner.release();  // the capsule has it now
+  return NumpyArray<Value>(data, shape.size(), shape.data(), release);
 }
 
 // (2d, ...) planar -> (..., d) complex.

@@ -6,7 +6,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <atomic>
+#include <chrono>
 #include <mutex>
+#include <thread>
 
 #include "arrays.hpp"
 #include "engine.hpp"
@@ -20,6 +23,27 @@ using atheria::Engine;
 
 namespace {
 
+void raise_if_interrupted() {
+  const nb::gil_scoped_acquire acquired;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+// Lets Python handle signals between steps, but takes the GIL for it only now and then.
+class InterruptCheck {
+ public:
+  void operator()() {
+    const auto now = std::chrono::steady_clock::now();
+    if (now < next_) return;
+    raise_if_interrupted();
+    next_ = std::chrono::steady_clock::now() + patience;
+  }
+
+  static constexpr auto patience = std::chrono::milliseconds(20);
+
+ private:
+  std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + patience;
+};
+
 // One thread at a time inside an engine, and the others run Python meanwhile.
 class BoundEngine {
  public:
@@ -30,19 +54,33 @@ class BoundEngine {
   template <typename Work>
   auto without_gil(Work work) {
     const nb::gil_scoped_release released;
-    const std::lock_guard locked(mutex_);
+    if (owner_ == std::this_thread::get_id()) {
+      throw std::runtime_error("the engine is stepping; a signal handler or a callback cannot call it");
+    }
+    std::unique_lock lock(mutex_, std::defer_lock);
+    while (!lock.try_lock_for(InterruptCheck::patience)) raise_if_interrupted();
+    const Ownership ownership(owner_);
     return work(engine_);
   }
 
  private:
-  Engine engine_;
-  std::mutex mutex_;
-};
+  class Ownership {
+   public:
+    explicit Ownership(std::atomic<std::thread::id>& owner) : owner_(owner) {
+      owner_ = std::this_thread::get_id();
+    }
+    ~Ownership() { owner_ = std::thread::id(); }
+    Ownership(const Ownership&) = delete;
+    Ownership& operator=(const Ownership&) = delete;
 
-void raise_if_interrupted() {
-  const nb::gil_scoped_acquire acquired;
-  if (PyErr_CheckSignals() != 0) throw nb::python_error();
-}
+   private:
+    std::atomic<std::thread::id>& owner_;
+  };
+
+  Engine engine_;
+  std::timed_mutex mutex_;
+  std::atomic<std::thread::id> owner_;
+};
 
 const at::Tensor& field_of(const Engine& engine) { return engine.grid().psi(); }
 
@@ -70,6 +108,7 @@ nb::dict to_dict(const atheria::Info& info) {
   result["d_state"] = info.d_state;
   result["stride"] = info.stride;
   result["has_memory"] = info.has_memory;
+  result["vacuum_stable"] = info.vacuum_stable;
   result["gamma"] = info.physics.gamma;
   result["epsilon"] = info.physics.epsilon;
   result["fire_rate"] = info.physics.fire_rate;
@@ -86,6 +125,14 @@ nb::dict to_dict(const atheria::Info& info) {
 NB_MODULE(_core, m) {
   nb::set_leak_warnings(false);  // an engine that is alive at exit, as in a notebook, is no fault
   m.doc() = "Atheria's native engine. Use it through the package `atheria_core`.";
+
+  nb::register_exception_translator([](const std::exception_ptr& thrown, void*) {
+    try {
+      std::rethrow_exception(thrown);
+    } catch (const c10::Error& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what_without_backtrace());
+    }
+  });
 
   nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
 
@@ -183,7 +230,7 @@ NB_MODULE(_core, m) {
       .def(
           "step_native",
           [](BoundEngine& self, std::int64_t steps) {
-            return self.without_gil([&](Engine& engine) { return engine.step(steps, raise_if_interrupted); });
+            return self.without_gil([&](Engine& engine) { return engine.step(steps, InterruptCheck()); });
           },
           "steps"_a = 1, "Steps, then returns the number of occupied cells of all universes.")
       .def(
@@ -198,7 +245,7 @@ NB_MODULE(_core, m) {
               (name == "extinction" ? conditions.extinction : conditions.fixed_point) = true;
             }
             const auto observations = self.without_gil([&](Engine& engine) {
-              return engine.rollout(steps, observe_every, conditions, raise_if_interrupted);
+              return engine.rollout(steps, observe_every, conditions, InterruptCheck());
             });
             nb::list result;
             for (const auto& [step, universes] : observations) {

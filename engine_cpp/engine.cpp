@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <stdexcept>
 #include <string>
+#include <thread>
+
+#include "philox.hpp"
 
 namespace atheria {
 namespace {
@@ -16,6 +19,12 @@ at::Device parse_device(const std::string& name) {
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
+}
+
+constexpr std::int64_t largest_side = 65536;
+
+bool fits(const Shape& shape, std::int64_t d_state, const Law& law) {
+  return shape.d_state == d_state && shape.height % law.stride() == 0 && shape.width % law.stride() == 0;
 }
 
 // Cells first..first+count-1 along an axis of `size`: wrapped on a torus, -1 where outside otherwise.
@@ -30,10 +39,13 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
 Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
                const std::string& precision)
     : wanted_d_state_(d_state), device_(parse_device(device)) {
-  require(!d_state || *d_state >= 1,
-          "`d_state` must be at least 1, got " + std::to_string(d_state.value_or(0)));
-  require(threads >= 0,
-          "`threads` must be at least 0 (0: libtorch's number), got " + std::to_string(threads));
+  require(!d_state || (*d_state >= 1 && *d_state <= stream::most_components),
+          "`d_state` must be 1 to " + std::to_string(stream::most_components) + ", got " +
+              std::to_string(d_state.value_or(0)));
+  const auto most_threads = 4 * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  require(threads >= 0 && threads <= most_threads, "`threads` must be 0 (libtorch's number) to " +
+                                                       std::to_string(most_threads) + ", got " +
+                                                       std::to_string(threads));
   require(precision == "fp32", "`precision` must be fp32, got '" + precision + "'");
   if (threads > 0) at::set_num_threads(threads);
 }
@@ -50,7 +62,7 @@ void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_s
   auto law = load_torchscript_law(path, components, device_);
   const c10::InferenceMode inference;
   std::optional<Grid> grid;
-  if (grid_ && grid_->shape().d_state == components) grid = Grid(grid_->psi(), *law);
+  if (grid_ && fits(grid_->shape(), components, *law)) grid = Grid(grid_->psi(), *law);
   law_ = std::move(law);
   d_state_ = components;
   physics_ = physics;
@@ -80,7 +92,7 @@ void Engine::set_state(const at::Tensor& psi) {
   require(psi.size(1) == 2 * d_state(), "`state` must have 2*`d_state` = " + std::to_string(2 * d_state_) +
                                             " channels, got " + std::to_string(psi.size(1)));
   require(psi.size(0) > 0, "`state` must hold at least one universe, got an empty batch");
-  grid_ = Grid(psi.to(device_, /*non_blocking=*/false, /*copy=*/true), law());
+  grid_ = Grid(psi.to(device_), law());
 }
 
 void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
@@ -91,6 +103,9 @@ void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optiona
   require(grid->height >= 1 && grid->width >= 1, "`grid` must be positive");
   const c10::InferenceMode inference;
   const Shape shape{universes, d_state(), grid->height, grid->width};
+  require(universes <= stream::most_universes && shape.height <= largest_side && shape.width <= largest_side,
+          "`grid` must be at most " + std::to_string(largest_side) + " a side and `universes` at most " +
+              std::to_string(stream::most_universes));
   grid_ = Grid(initial.make(shape, seed).to(device_), law());
   seed_ = seed;
 }
@@ -140,14 +155,16 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
                                          const BetweenSteps& between_steps) {
   require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
   require(observe_every >= 1, "`observe_every` must be at least 1, got " + std::to_string(observe_every));
+  require(!stop.fixed_point || (physics_.fire_rate == 1 && (noise_.name == "none" || noise_.level == 0)),
+          "`stop` fixed_point needs a step without chance: `fire_rate` 1 and no noise");
   const c10::InferenceMode inference;
   std::vector<Observation> observations{{grid().step_count(), observables()}};
   for (std::int64_t i = 1; i <= steps; ++i) {
-    const auto before = grid_->psi();
+    const auto before = *grid_;
     grid_->step(law(), physics_, noise_, seed_);
     between_steps();
     const bool ends = i == steps || (stop.extinction && grid_->occupied_cells() == 0) ||
-                      (stop.fixed_point && at::equal(before, grid_->psi()));
+                      (stop.fixed_point && grid_->is_same_state(before));
     if (ends || i % observe_every == 0) observations.push_back({grid_->step_count(), observables()});
     if (ends) break;
   }
@@ -155,7 +172,13 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
 }
 
 void Engine::restore(const Snapshot& snapshot) {
-  require(snapshot.grid.shape().d_state == d_state(), "the snapshot is of another `d_state` than the law's");
+  const auto shape = snapshot.grid.shape();
+  const c10::InferenceMode inference;
+  const auto memory = law().initial_memory(shape.universes, shape.height, shape.width);
+  const bool same_memory = memory.defined() == snapshot.grid.memory().defined() &&
+                           (!memory.defined() || memory.sizes() == snapshot.grid.memory().sizes());
+  require(fits(shape, d_state(), law()) && same_memory,
+          "the snapshot is of a law with another `d_state`, `stride` or memory; load that law first");
   grid_ = snapshot.grid;
   noise_ = snapshot.noise;
   seed_ = snapshot.seed;
@@ -163,7 +186,7 @@ void Engine::restore(const Snapshot& snapshot) {
 
 std::vector<Observables> Engine::observables() const {
   const c10::InferenceMode inference;
-  return observe(grid().psi(), torus());
+  return observe(grid().before_noise(), torus());
 }
 
 at::Tensor Engine::window(std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
@@ -171,6 +194,11 @@ at::Tensor Engine::window(std::int64_t x, std::int64_t y, std::int64_t width, st
   check_universe(universe);
   require(width >= 1 && height >= 1, "`width` and `height` must be at least 1, got " + std::to_string(width) +
                                          " and " + std::to_string(height));
+  constexpr auto furthest = std::int64_t{1} << 62;
+  require(x > -furthest && x < furthest && y > -furthest && y < furthest,
+          "`x` and `y` must lie within 2^62 of the origin");
+  require(width <= largest_side && height <= largest_side,
+          "`width` and `height` must be at most " + std::to_string(largest_side));
   const c10::InferenceMode inference;
   const auto psi = grid().psi()[universe].to(at::kCPU);
   const auto rows = window_index(y, height, psi.size(1), torus());
@@ -183,7 +211,7 @@ std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
   check_universe(universe);
   const c10::InferenceMode inference;
   const auto psi = grid().psi()[universe].to(at::kCPU);
-  const auto where = (psi.square().sum(0) > 0).nonzero();
+  const auto where = (psi != 0).any(0).nonzero();
   const auto flat = where.select(1, 0) * psi.size(2) + where.select(1, 1);
   return {where.flip(1), psi.flatten(1).index_select(1, flat)};
 }
@@ -191,8 +219,18 @@ std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
 Info Engine::info() const {
   const auto& law = this->law();
   const auto evaluated = grid_ ? grid_->shape().universes * grid_->shape().cells() : 0;
-  return {law.backend(),    law.why(), device_.str(), "fp32",   at::get_num_threads(), d_state_, law.stride(),
-          law.has_memory(), physics_,  noise_,        evaluated};
+  return {.backend = law.backend(),
+          .why = law.why(),
+          .device = device_.str(),
+          .precision = "fp32",
+          .threads = at::get_num_threads(),
+          .d_state = d_state_,
+          .stride = law.stride(),
+          .has_memory = law.has_memory(),
+          .vacuum_stable = law.vacuum_norm() <= physics_.epsilon,
+          .physics = physics_,
+          .noise = noise_,
+          .evaluated_cells = evaluated};
 }
 
 }  // namespace atheria

@@ -42,6 +42,7 @@ struct Info {
   int threads;
   std::int64_t d_state, stride;
   bool has_memory;
+  bool vacuum_stable;
   Physics physics;
   Noise noise;
   std::int64_t evaluated_cells;  // per step, over all universes
@@ -56,8 +57,8 @@ class Engine {
   Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
          const std::string& precision);
 
-  // Replaces the law; the universe stays when it suits the new law. d_state: none where the file does not
-  // tell.
+  // Replaces the law. A field that suits the new law stays, as the start of a universe; another is dropped.
+  // d_state: none where the file does not tell.
   void load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics);
 
   void set_state(const at::Tensor& psi);

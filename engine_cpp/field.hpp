@@ -39,6 +39,9 @@ struct Cell {
 // Energy of each cell, rho = sum_i |psi_i|^2: (B, 1, H, W).
 inline at::Tensor energy_density(const at::Tensor& psi) { return psi.square().sum(1, true); }
 
+// Whether a cell is not vacuum: (B, H, W).
+inline at::Tensor occupied(const at::Tensor& psi) { return (psi != 0).any(1); }
+
 // Energy of each universe, N = sum_x rho: (B, 1, 1, 1).
 inline at::Tensor total_energy(const at::Tensor& psi) { return energy_density(psi).sum({2, 3}, true); }
 

@@ -5,6 +5,8 @@
 #include <string>
 #include <utility>
 
+#include "philox.hpp"
+
 namespace atheria {
 namespace {
 
@@ -36,29 +38,39 @@ Grid::Grid(at::Tensor psi, Law& law) {
   check_stride(Shape::of(psi), law.stride());
   edit(std::move(psi));
   const auto shape = this->shape();
+  if (shape.universes > stream::most_universes) {
+    throw std::invalid_argument("there can be at most " + std::to_string(stream::most_universes) +
+                                " universes, got " + std::to_string(shape.universes));
+  }
   memory_ = law.initial_memory(shape.universes, shape.height, shape.width);
 }
 
 void Grid::edit(at::Tensor psi) {
   check_finite(psi);
-  psi_ = std::move(psi);
+  psi_ = before_noise_ = std::move(psi);
   reference_energy_ = total_energy(psi_);
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
   auto output = law.forward(psi_, memory_);
-  auto next = advance(psi_, output.delta, physics, reference_energy_, seed, step_count_).contiguous();
-  noise.apply(next, seed, step_count_);
-  // A NaN or an infinity anywhere makes the sum of squares so; one reduction finds either.
-  if (!std::isfinite(next.square().sum(at::kDouble).item<double>())) {
+  check_delta(output.delta, psi_);
+  const auto quiet = advance(psi_, output.delta, physics, reference_energy_, seed, step_count_).contiguous();
+  const auto next = noise.apply(quiet, seed, step_count_);
+  // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
+  if (!std::isfinite(next.sum(at::kDouble).item<double>())) {
     throw std::runtime_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
                              "; the state before it is kept. Normalise, or raise `gamma`");
   }
-  psi_ = std::move(next);
+  psi_ = next;
+  before_noise_ = quiet;
   memory_ = std::move(output.memory);
   ++step_count_;
 }
 
-std::int64_t Grid::occupied_cells() const { return (energy_density(psi_) > 0).sum().item<std::int64_t>(); }
+bool Grid::is_same_state(const Grid& other) const {
+  return at::equal(psi_, other.psi_) && (!memory_.defined() || at::equal(memory_, other.memory_));
+}
+
+std::int64_t Grid::occupied_cells() const { return occupied(psi_).sum().item<std::int64_t>(); }
 
 }  // namespace atheria

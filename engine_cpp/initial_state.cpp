@@ -99,6 +99,10 @@ void InitialState::check() const {
 
 at::Tensor InitialState::make(const Shape& shape, std::uint64_t seed) const {
   check();
+  if (kind == "particles" && count > shape.cells()) {
+    throw std::invalid_argument("`count` must be at most the " + std::to_string(shape.cells()) +
+                                " cells of the grid, got " + std::to_string(count));
+  }
   auto psi = at::zeros({shape.universes, 2 * shape.d_state, shape.height, shape.width}, at::kFloat);
   for (std::int64_t universe = 0; universe < shape.universes; ++universe) {
     const Canvas canvas{psi.data_ptr<float>(), shape, seed, universe};

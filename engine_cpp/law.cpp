@@ -1,5 +1,6 @@
 #include "law.hpp"
 
+#include <sstream>
 #include <stdexcept>
 #include <utility>
 
@@ -11,13 +12,20 @@ std::string message_of(const std::exception& error) {
   return torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
 }
 
+constexpr std::int64_t largest_stride = 4096;
+
 class TorchScriptLaw final : public Law {
  public:
   TorchScriptLaw(torch::jit::Module module, at::Device device)
       : module_(std::move(module)),
         device_(device),
         has_memory_(module_.find_method("initial_memory").has_value()),
-        stride_(module_.hasattr("stride") ? module_.attr("stride").toInt() : 1) {}
+        stride_(module_.hasattr("stride") ? module_.attr("stride").toInt() : 1) {
+    if (stride_ < 1 || stride_ > largest_stride) {
+      throw std::invalid_argument("the law's `stride` must be from 1 to " + std::to_string(largest_stride) +
+                                  ", got " + std::to_string(stride_));
+    }
+  }
 
   Output forward(const at::Tensor& psi, const at::Tensor& memory) override {
     if (!has_memory_) return {module_.forward({psi}).toTensor(), {}};
@@ -30,38 +38,60 @@ class TorchScriptLaw final : public Law {
     return module_.get_method("initial_memory")({universes, height, width}).toTensor().to(device_);
   }
 
+  // Throws std::invalid_argument where the module is no law of d_state components.
+  void check(std::int64_t d_state) {
+    constexpr std::int64_t smallest = 16;  // a plain file does not tell its stride; 16 suits the usual ones
+    const auto size = stride_ * ((smallest + stride_ - 1) / stride_);
+    const auto psi = at::zeros({1, 2 * d_state, size, size}, at::TensorOptions(at::kFloat).device(device_));
+    vacuum_norm_ = checked_delta(psi).square().sum(1).max().sqrt().item<double>();
+    const auto ones = at::ones_like(psi);
+    const auto memory = initial_memory(1, size, size);
+    const auto memory_before = has_memory_ ? memory.clone() : at::Tensor();
+    forward(ones, memory);
+    if (!at::equal(ones, at::ones_like(psi)) || (has_memory_ && !at::equal(memory, memory_before))) {
+      throw std::invalid_argument(
+          "the law changes its arguments in place; forward() must leave them and return what it computes");
+    }
+  }
+
   bool has_memory() const override { return has_memory_; }
   std::int64_t stride() const override { return stride_; }
+  double vacuum_norm() const override { return vacuum_norm_; }
   std::string backend() const override { return "torchscript"; }
   std::string why() const override { return "every law runs on libtorch"; }
 
  private:
+  at::Tensor checked_delta(const at::Tensor& psi) {
+    at::Tensor delta;
+    try {
+      delta = forward(psi, initial_memory(1, psi.size(2), psi.size(3))).delta;
+    } catch (const std::exception& error) {
+      const auto channels = std::to_string(psi.size(1));
+      throw std::invalid_argument(
+          "the law does not take a field with `d_state`=" + std::to_string(psi.size(1) / 2) + " (" +
+          channels + " channels); is `d_state` right? libtorch says: " + message_of(error));
+    }
+    check_delta(delta, psi);
+    return delta;
+  }
+
   torch::jit::Module module_;
   at::Device device_;
   bool has_memory_;
   std::int64_t stride_;
+  double vacuum_norm_ = 0;
 };
 
-void check_is_law(Law& law, std::int64_t d_state, const at::Device& device) {
-  constexpr std::int64_t smallest = 16;  // a plain file does not tell its stride; 16 suits the usual ones
-  const auto size = law.stride() * ((smallest + law.stride() - 1) / law.stride());
-  const auto vacuum = at::zeros({1, 2 * d_state, size, size}, at::TensorOptions(at::kFloat).device(device));
-  at::Tensor delta;
-  try {
-    delta = law.forward(vacuum, law.initial_memory(1, size, size)).delta;
-  } catch (const std::exception& error) {
-    throw std::invalid_argument("the law does not take a field with `d_state`=" + std::to_string(d_state) +
-                                " (" + std::to_string(2 * d_state) +
-                                " channels); is `d_state` right? libtorch says: " + message_of(error));
-  }
-  if (delta.sizes() != vacuum.sizes()) {
-    throw std::invalid_argument(
-        "a law must return a tensor of its input's shape (B, 2*`d_state`, H, W); with `d_state`=" +
-        std::to_string(d_state) + " it returned another: is `d_state` right?");
-  }
-}
-
 }  // namespace
+
+void check_delta(const at::Tensor& delta, const at::Tensor& psi) {
+  if (delta.sizes() == psi.sizes() && delta.scalar_type() == at::kFloat) return;
+  std::ostringstream got;
+  got << delta.scalar_type() << ' ' << delta.sizes();
+  throw std::invalid_argument(
+      "a law must return float32 of its input's shape (B, 2*`d_state`, H, W); is `d_state`=" +
+      std::to_string(psi.size(1) / 2) + " right? It returned " + got.str());
+}
 
 std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t d_state,
                                           const at::Device& device) {
@@ -70,11 +100,13 @@ std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t 
     auto module = torch::jit::load(path, device);
     module.eval();
     law = std::make_unique<TorchScriptLaw>(std::move(module), device);
+  } catch (const std::invalid_argument&) {
+    throw;
   } catch (const std::exception& error) {
     throw std::runtime_error("'" + path + "' cannot be read as TorchScript: " + message_of(error));
   }
   const c10::InferenceMode inference;
-  check_is_law(*law, d_state, device);
+  law->check(d_state);
   return law;
 }
 

@@ -146,11 +146,15 @@ void Noise::check() const {
   }
 }
 
-void Noise::apply(at::Tensor& psi, std::uint64_t seed, std::int64_t step) const {
-  if (name == "none" || level == 0) return;
+at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step) const {
+  if (name == "none" || level == 0) return psi;
   const auto channel = channels().at(name);
   const auto shape = Shape::of(psi);
-  auto* data = psi.data_ptr<float>();
+  if (name == "bit_flip" && shape.d_state < 2) {
+    throw std::invalid_argument("noise bit_flip needs `d_state` of at least 2, got 1");
+  }
+  auto noisy = psi.clone();
+  auto* data = noisy.data_ptr<float>();
   at::parallel_for(0, shape.universes * shape.height, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       const auto universe = row / shape.height;
@@ -162,6 +166,7 @@ void Noise::apply(at::Tensor& psi, std::uint64_t seed, std::int64_t step) const 
       }
     }
   });
+  return noisy;
 }
 
 }  // namespace atheria

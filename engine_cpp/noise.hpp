@@ -16,8 +16,8 @@ struct Noise {
   // Throws std::invalid_argument for an unknown name or a level outside its range.
   void check() const;
 
-  // Changes psi in place: (B, 2d, H, W) float32 on the CPU, contiguous.
-  void apply(at::Tensor& psi, std::uint64_t seed, std::int64_t step) const;
+  // The field after the channel; psi: (B, 2d, H, W) float32 on the CPU, contiguous.
+  at::Tensor apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step) const;
 };
 
 }  // namespace atheria

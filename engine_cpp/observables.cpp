@@ -9,6 +9,9 @@
 namespace atheria {
 namespace {
 
+// Below this share of the energy, a circular moment is rounding: the matter has no centre on that axis.
+constexpr double no_centre = 1e-9;
+
 // The mean position along one axis of length `size`, given the energy in each row of that axis.
 double mean_position(const std::vector<double>& energy, bool circular) {
   const auto size = static_cast<double>(energy.size());
@@ -22,8 +25,10 @@ double mean_position(const std::vector<double>& energy, bool circular) {
     total += energy[i];
   }
   if (!circular) return mean / total;
+  if (std::abs(moment) < no_centre * total) return size / 2;
   const double position = std::arg(moment) / (2 * std::numbers::pi) * size;
-  return position < 0 ? position + size : position;
+  const double wrapped = position < 0 ? position + size : position;
+  return wrapped < size ? wrapped : 0.0;  // a tiny negative position rounds up to size
 }
 
 // sum of energy * distance^2 from the centre along one axis.

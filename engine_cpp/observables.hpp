@@ -29,7 +29,8 @@ struct Observables {
                                                  {"radius_of_gyration", &Observables::radius_of_gyration}}};
 };
 
-// One entry per universe. psi: (B, 2d, H, W). On a torus centre and radius are circular.
+// One entry per universe. psi: (B, 2d, H, W). On a torus centre and radius are circular; the centre is the
+// middle of an axis along which the matter has none.
 std::vector<Observables> observe(const at::Tensor& psi, bool torus);
 
 }  // namespace atheria

@@ -17,6 +17,10 @@ inline constexpr std::uint32_t noise = 64;
 inline constexpr std::uint32_t coin = 159;  // one draw per universe, at the origin
 inline constexpr std::uint32_t initial_state = 160;
 inline constexpr std::uint32_t count = 256;
+
+// More would run into the next stream, or wrap around the counter.
+inline constexpr std::int64_t most_components = 128;
+inline constexpr std::int64_t most_universes = std::int64_t{1} << 24;
 }  // namespace stream
 
 using Words = std::array<std::uint32_t, 4>;

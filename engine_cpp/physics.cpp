@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <cmath>
+#include <limits>
 #include <stdexcept>
 
 #include "field.hpp"
@@ -56,14 +57,23 @@ at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::i
   return mask;
 }
 
-at::Tensor normalised(const at::Tensor& phi, const Physics& physics, const at::Tensor& reference_energy) {
-  if (physics.normalise == Normalise::none) return phi;
-  const bool per_cell = physics.normalise == Normalise::cell;
-  const auto energy = per_cell ? energy_density(phi) : total_energy(phi);
-  const auto occupied = energy > 0;
-  const auto scale = at::where(occupied, energy, at::ones_like(energy)).rsqrt();
-  const auto wanted = per_cell ? scale : scale * reference_energy.sqrt();
-  return phi * at::where(occupied, wanted, at::zeros_like(energy));
+// 1 / sqrt(energy), 0 where there is none. An energy beyond float32 gives NaN, lest an explosion pass for
+// vacuum.
+at::Tensor inverse_root(const at::Tensor& energy) {
+  const auto root = at::where(energy > 0, energy, at::ones_like(energy)).rsqrt() * (energy > 0);
+  return root.masked_fill(energy.isinf(), std::numeric_limits<float>::quiet_NaN());
+}
+
+at::Tensor normalised(const at::Tensor& phi, Normalise normalise, const at::Tensor& reference_energy) {
+  switch (normalise) {
+    case Normalise::none:
+      return phi;
+    case Normalise::cell:
+      return phi * inverse_root(energy_density(phi));
+    case Normalise::global:
+      return phi * (inverse_root(total_energy(phi)) * reference_energy.sqrt());
+  }
+  throw std::logic_error("Normalise has a value without a rule");
 }
 
 }  // namespace
@@ -78,7 +88,7 @@ at::Tensor advance(const at::Tensor& psi, const at::Tensor& delta, const Physics
   if (physics.epsilon > 0) {
     phi = phi * (energy_density(phi).sqrt() > physics.epsilon);
   }
-  return normalised(phi, physics, reference_energy);
+  return normalised(phi, physics.normalise, reference_energy);
 }
 
 }  // namespace atheria

@@ -120,6 +120,11 @@ def test_gradients_pass_through_noise_and_are_finite_at_vacuum(name: str) -> Non
     assert psi.grad.abs().sum() > 0
 
 
+def test_a_bit_flip_needs_two_components() -> None:
+    with pytest.raises(UserError, match="needs `model.d_state` of at least 2"):
+        noise.apply(noise.bit_flip, torch.ones(1, 2, 4, 4), 0.5, seed=0, step=0)
+
+
 def test_thermal_noise_leaves_vacuum_empty() -> None:
     psi = torch.zeros(1, 4, 8, 8)
     psi[0, 0, 3, 3] = 1

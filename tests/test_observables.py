@@ -48,5 +48,10 @@ def test_two_particles_across_the_seam_of_a_torus() -> None:
     assert value(psi, "radius_of_gyration", torus=False) == pytest.approx(4)
 
 
+def test_matter_without_a_centre_has_the_middle() -> None:
+    seen = observe(torch.ones(1, 2, 12, 16), torus=True)
+    assert (seen["centre_x"].item(), seen["centre_y"].item()) == (8, 6)
+
+
 def test_vacuum_has_no_observables_but_zeros() -> None:
-    assert {v.item() for v in observe(torch.zeros(1, 4, 4, 4), torus=True).values()} == {0.0}
+    assert {v.item() for v in observe(torch.zeros(1, 4, 4, 4), torus=False).values()} == {0.0}

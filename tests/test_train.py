@@ -17,12 +17,13 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from atheria import checkpoint, registry
+from atheria import checkpoint, initial_state, registry
 from atheria.artifact import read_description
 from atheria.config import UserError
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
 from atheria.laws import build
+from atheria.physics import Dynamics
 from atheria.tracking import store_uri
 from atheria.train import train
 from atheria.trainer import Trainer
@@ -123,6 +124,73 @@ def test_every_term_of_v4_moves_the_law() -> None:
         assert metrics["train/gradient_norm"] > 1e-3, term
 
 
+def trainer_of(*overrides: str) -> Trainer:
+    settings = train_settings(*overrides)
+    torch.manual_seed(0)
+    return Trainer(build(settings.model, settings.physics.boundary), settings, torch.device("cpu"))
+
+
+def test_the_trainers_weigh_their_terms_as_defined() -> None:
+    weights = {name: train_settings(f"trainer={name}").trainer.loss for name in ("v3", "v4")}
+    assert weights["v3"] == {"displacement": 10.0, "variance": 1.0}
+    assert weights["v4"] == {"survival": 10.0, "symmetry": 5.0, "complexity": 1.0}
+
+
+def test_evaluation_is_on_states_that_training_never_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[torch.Tensor] = []
+    make = initial_state.make
+
+    def recorded(*arguments):
+        drawn.append(make(*arguments))
+        return drawn[-1]
+
+    trainer = trainer_of()
+    monkeypatch.setattr(initial_state, "make", recorded)
+    trainer.evaluate()
+    held_out = drawn.pop()
+    trainer.evaluate()
+    assert torch.equal(held_out, drawn.pop())  # the same at every evaluation
+    for _ in range(3):
+        trainer.train_episode()
+    universes = [universe for batch in drawn for universe in batch]
+    assert len(universes) == 6
+    everything = torch.stack([*universes, *held_out])
+    assert len(everything.flatten(1).unique(dim=0)) == 6 + len(held_out)  # no two alike
+
+
+def test_masks_and_noise_differ_between_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[int] = []
+    step = Dynamics.step
+
+    def recorded(self, state):
+        used.append(state.step)
+        return step(self, state)
+
+    monkeypatch.setattr(Dynamics, "step", recorded)
+    trainer = trainer_of()
+    for _ in range(3):
+        trainer.train_episode()
+    assert used == list(range(9))
+
+
+def test_gradients_are_clipped() -> None:
+    """Plain gradient descent moves by no more than lr * clip."""
+    trainer = trainer_of("trainer.clip=1e-3")
+    trainer._optimizer = torch.optim.SGD(trainer.law.parameters(), lr=1.0)
+    before = [p.detach().clone() for p in trainer.law.parameters()]
+    metrics = trainer.train_episode()
+    moved = sum((p - q).square().sum() for p, q in zip(trainer.law.parameters(), before, strict=True)).sqrt()
+    assert metrics["train/gradient_norm"] > 1e-3
+    assert moved.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_learning_rate_falls_on_a_plateau() -> None:
+    trainer = trainer_of("trainer.patience=1")
+    for loss in (1.0, 1.0, 1.0):
+        trainer.step_scheduler(loss)
+    assert trainer.train_episode()["train/lr"] == pytest.approx(1e-5)
+
+
 def test_bf16_keeps_the_field_in_float32() -> None:
     settings = train_settings("trainer.precision=bf16")
     trainer = Trainer(build(settings.model, "torus"), settings, torch.device("cpu"))
@@ -152,7 +220,9 @@ def test_a_trainer_continues_from_its_state_bit_for_bit() -> None:
 
 
 def test_training_makes_the_default_objective_smaller() -> None:
-    run = train([*SMALL, "trainer.episodes=40", "trainer.eval_every=10", "trainer.steps=8"])
+    run = train(
+        [*SMALL, "trainer.episodes=40", "trainer.eval_every=10", "trainer.steps=8", "trainer.lr=1e-3"]
+    )
     assert run.best["eval/loss"] < run.untrained["eval/loss"] - 0.1
 
 

@@ -4,7 +4,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA
+from atheria.config import SCHEMA, Components
 from atheria.laws import Law
 from atheria.laws.blocks import Width, fixed_filters, last_layer
 
@@ -24,7 +24,7 @@ class DeepQCA(Law):
     class Config:
         """Sizes: `d_state` complex components, `hidden_channels` h; `bias` keeps additive terms."""
 
-        d_state: Width
+        d_state: Components
         hidden_channels: Width
         bias: bool
 

@@ -3,7 +3,7 @@
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA
+from atheria.config import SCHEMA, Components
 from atheria.laws import Law
 from atheria.laws.blocks import Width, last_layer
 
@@ -20,7 +20,7 @@ class MLP(Law):
     class Config:
         """Sizes: `d_state` complex components, `hidden_channels` h; `bias` keeps additive terms."""
 
-        d_state: Width
+        d_state: Components
         hidden_channels: Width
         bias: bool
 

@@ -4,9 +4,8 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA, UserError
+from atheria.config import SCHEMA, Components, UserError
 from atheria.laws import Law
-from atheria.laws.blocks import Width
 
 
 class QuantumWalk(Law):
@@ -28,7 +27,7 @@ class QuantumWalk(Law):
     class Config:
         """`d_state` complex components."""
 
-        d_state: Width
+        d_state: Components
 
     def __init__(self, config: Config, boundary: str) -> None:
         super().__init__()

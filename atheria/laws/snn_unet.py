@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA
+from atheria.config import SCHEMA, Components
 from atheria.laws import Law
 from atheria.laws.blocks import Norm, Width, conv3x3, last_layer, make_norm, receptive_radius
 
@@ -34,7 +34,7 @@ class SNNUNet(Law):
     class Config:
         """Sizes: `d_state` complex components, `hidden_channels` c, `inner_steps` n."""
 
-        d_state: Width
+        d_state: Components
         hidden_channels: Width
         norm: Norm
         bias: bool

@@ -4,7 +4,7 @@ import torch
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA
+from atheria.config import SCHEMA, Components
 from atheria.laws import Law
 from atheria.laws.blocks import ConvBlock, Norm, Width, last_layer, receptive_radius
 
@@ -26,7 +26,7 @@ class UNetBody(Law):
     class Config:
         """Sizes: `d_state` complex components, `hidden_channels` c; `norm`, `bias` of the blocks."""
 
-        d_state: Width
+        d_state: Components
         hidden_channels: Width
         norm: Norm
         bias: bool

@@ -82,5 +82,4 @@ class Engine(_Engine):
         return self._info() | {
             "local": described is not None and described.receptive_radius is not None,
             "receptive_radius": described.receptive_radius if described else None,
-            "vacuum_stable": described.vacuum_stable if described else None,
         }
