@@ -12,6 +12,8 @@ CONSTRAINTS ?=
 bin := $(VENV)/bin
 pip := $(bin)/pip --disable-pip-version-check
 constrain := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+# Named after what was asked for, so that another TORCH_ARGS installs another torch.
+torch := $(VENV)/.torch-$(firstword $(shell printf '%s' '$(subst ','\'',$(TORCH_ARGS)) $(CONSTRAINTS)' | cksum))
 sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.cpp engine_cpp/*.hpp)
 
 .PHONY: train test lint format stubs clean
@@ -41,13 +43,13 @@ clean:
 	rm -rf $(VENV) build
 
 # The environment: torch first, so that the extension is built with the torch that it runs with.
-$(VENV)/.torch:
+$(torch):
 	$(PYTHON) -c "import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 14) and 'atheria needs Python 3.10 to 3.13, this is ' + sys.version)"
 	$(PYTHON) -m venv $(VENV)
 	$(pip) install --quiet $(constrain) $(TORCH_ARGS) cmake ninja "nanobind>=2.9" "scikit-build-core>=0.11"
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.torch $(sources)
+$(VENV)/.built: $(torch) $(sources)
 	$(pip) install --quiet $(constrain) --no-build-isolation --editable .[test]
 	@touch $@
 

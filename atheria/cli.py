@@ -4,6 +4,7 @@ A wrong group, key, type or range ends in one message and leaves nothing behind,
 configuration is checked before Hydra makes folders and before torch or mlflow are imported.
 """
 
+import copy
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, TypeVar
 from hydra import compose, initialize_config_module
 from hydra import main as hydra_main
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -23,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from atheria import foreign
+from atheria import foreign, registry
 from atheria.config import UserError, unknown_key, validate
 
 Schema = TypeVar("Schema")
@@ -44,27 +46,37 @@ def main(command: str, schema: type[Any], job: str) -> None:
     def task(config: DictConfig) -> None:
         try:
             import_module(job).run(to_settings(schema, config))
-        except UserError as error:
+        except (UserError, OSError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the sweep reports it
             sys.exit(_message(command, error))
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
 
-    arguments = get_args_parser().parse_args()
-    foreign.offer(arguments.overrides)
-    asks = arguments.help or arguments.hydra_help or arguments.info
-    if not (asks or arguments.cfg or arguments.shell_completion):
-        try:
-            for overrides in _jobs(arguments.overrides, arguments.multirun):
-                configure(command, schema, job, overrides)
-        except UserError as error:
-            print(_message(command, error), file=sys.stderr)
-            sys.exit(USAGE_ERROR)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end, ends as KILLED
-    # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
-    hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
+    try:
+        _check_command_line(command, schema, job)
+        # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
+        hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+def _check_command_line(command: str, schema: type[Any], job: str) -> None:
+    """Ends the program with one message where the job could not start."""
+    arguments = get_args_parser().parse_args()
+    only_shown = arguments.help or arguments.hydra_help or arguments.info or arguments.cfg
+    if arguments.shell_completion:
+        return
+    try:
+        foreign.offer(arguments.overrides)
+        for overrides in _jobs(arguments.overrides, arguments.multirun):
+            if only_shown:
+                compose_config(command, overrides)
+            else:
+                configure(command, schema, job, overrides)
+    except UserError as error:
+        print(_message(command, error), file=sys.stderr)
+        sys.exit(USAGE_ERROR)
 
 
 def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[[], Any]:
@@ -73,6 +85,8 @@ def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str
     Raises:
         UserError: The configuration is not valid.
     """
+    if isinstance(overrides, str):
+        raise UserError(f'give a list of overrides, as ["{overrides}"]')
     settings = to_settings(schema, compose_config(command, overrides))
     module = import_module(job)
     module.check(settings)
@@ -86,11 +100,15 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
         UserError: An override names no group, option or key, or cannot be parsed.
     """
     foreign.offer(overrides)
+    outer = copy.copy(GlobalHydra.instance().hydra)  # of a notebook, or of an application that calls us
+    GlobalHydra.instance().clear()
     try:
         with initialize_config_module(version_base="1.3", config_module="atheria.conf"):
             return compose(command, overrides=list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(command, overrides, error)) from None
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def to_settings(schema: type[Schema], config: DictConfig) -> Schema:
@@ -114,7 +132,8 @@ def _jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
     try:
         parsed = OverridesParser.create().parse_overrides(overrides)
     except HydraException as error:
-        raise UserError(_explain("", overrides, error)) from None
+        hint = "; quote what holds spaces, = or brackets: key=\"'a b'\""
+        raise UserError(_explain("", overrides, error) + hint) from None
     for override in parsed:
         if override.is_sweep_override() and not multirun:
             raise UserError(
@@ -147,7 +166,12 @@ def _explain(command: str, overrides: Sequence[str], error: Exception) -> str:
         node = OmegaConf.select(compose_config(command, others), parent) if parent else None
         if node is None:
             node = compose_config(command, others)
-        return unknown_key(key, [str(name) for name in node] if isinstance(node, DictConfig) else [])
+        message = unknown_key(key, [str(name) for name in node] if isinstance(node, DictConfig) else [])
+        if parent == "trainer.loss":
+            message += (
+                f"; add one of {', '.join(registry.names('atheria.losses'))} with +{key}=..., drop with ~"
+            )
+        return message
     if match := re.search(r"Could not override '([^']+)'\. No match", text):
         return unknown_key(match[1], [str(key) for key in compose_config(command, [])])
     if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):

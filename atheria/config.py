@@ -1,9 +1,12 @@
 """What a command may be told: types and ranges, checked before anything happens.
 
-Hydra composes the YAML files of ``conf/``, which hold every default; the dataclasses here hold none.
+Hydra composes the YAML files of ``conf/``, which hold the defaults; a field has one here only where some
+options of its group leave it out.
 """
 
 import json
+import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
@@ -96,7 +99,7 @@ Grid = Annotated[list[int], BeforeValidator(_as_sides)]
 class TrainerConfig:
     """The training loop; what the trainers v3 and v4 differ in is here."""
 
-    name: str
+    name: Literal["v3", "v4"]
     episodes: Positive
     steps: Positive
     batch_size: Universes
@@ -145,10 +148,10 @@ class ExportConfig:
     run_id: str | None
     checkpoint: str | None
     physics: dict[str, Any]
-    initial_state: InitialStateConfig
+    initial_state: dict[str, Any]
     tracking: TrackingConfig
-    grid: Grid
-    seed: Seed
+    grid: Grid | None
+    seed: Seed | None
     output: str | None
     model: dict[str, Any] | None = None
 
@@ -172,6 +175,13 @@ class RolloutConfig:
     device: str
     tracking: TrackingConfig
     output: str
+
+
+def as_override(key: str, value: str) -> str:
+    """A setting as a user would type it in a shell, quoted for Hydra and the shell where they need it."""
+    if re.fullmatch(r"[\w./:@%+-]+", value):
+        return f"{key}={value}"
+    return shlex.quote(f"{key}='{value}'")
 
 
 def validate(schema: type[Schema], values: Mapping[str, Any], at: str = "") -> Schema:

@@ -1,5 +1,6 @@
 """From weights to the artifact ``law.pt``, checked against the Python law before it is written."""
 
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,10 +72,11 @@ def export_law(law: Law, origin: Origin, path: Path) -> Description:
 def log_law(run: LoggedRun, path: Path, description: Description) -> None:
     """Puts an artifact onto a run: ``law/law.pt``, ``law/atheria.json`` and the digest tag."""
     with tempfile.TemporaryDirectory() as folder:
-        text = Path(folder) / artifact.DESCRIPTION_NAME
+        text, law = Path(folder) / artifact.DESCRIPTION_NAME, Path(folder) / artifact.FILE_NAME
         text.write_text(description.to_json())
+        shutil.copyfile(path, law)  # whatever the file is called on disk
         run.log_file(text, "law")
-    run.log_file(path, "law")
+        run.log_file(law, "law")
     run.set_tag(LAW_DIGEST_TAG, sha256(path))
 
 

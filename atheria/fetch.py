@@ -20,9 +20,11 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
     run = find_run(run_id, tracking_uri)
     digest = run.tag(LAW_DIGEST_TAG)
     if digest is None or not _is_digest(digest):
+        remedy = f"export it: python -m atheria.export run_id={run_id}"
+        if parent := run.parent:
+            remedy = f"it is a child of the run that has one: run_id={parent}"
         raise UserError(
-            f"run '{run_id}' in {shown(run.uri)} has no exported law (tag `{LAW_DIGEST_TAG}`); "
-            f"export it: python -m atheria.export run_id={run_id}"
+            f"run '{run_id}' in {shown(run.uri)} has no exported law (tag `{LAW_DIGEST_TAG}`); {remedy}"
         )
     if not run.run_id.isalnum():  # it names a folder
         raise UserError(f"`run_id` must be letters and digits, got '{run.run_id}'")

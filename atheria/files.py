@@ -17,6 +17,20 @@ def short(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
+def check_writable(folder: Path, key: str) -> None:
+    """Raises UserError where no file can be made in a folder, or in the nearest one above that exists.
+
+    Args:
+        folder: The folder; it need not exist yet, and is not made.
+        key: The setting that names it, for the message.
+    """
+    existing = folder.absolute()
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"`{key}` must be a folder that can be written to, got '{folder}'; choose another")
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

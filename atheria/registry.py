@@ -24,6 +24,11 @@ def load(group: str, name: str) -> Any:
     found: list[EntryPoint] = list(entry_points(group=group, name=name))
     if not found:
         raise UserError(f"'{name}' is not registered in `{group}`; known: {', '.join(names(group))}")
+    if len({entry.value for entry in found}) > 1:
+        raise UserError(
+            f"'{name}' is registered in `{group}` more than once: "
+            f"{', '.join(sorted(entry.value for entry in found))}; rename or uninstall one"
+        )
     try:
         return found[0].load()
     except (ImportError, AttributeError) as error:

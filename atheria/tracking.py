@@ -4,9 +4,11 @@ The training loop calls ``log(metrics, step)``. Without ``tracking.uri`` and ``M
 the store is ``sqlite:///outputs/mlflow.db`` with artifacts in ``outputs/mlartifacts``.
 """
 
+import fcntl
 import logging
 import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -16,10 +18,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-# Both are read when mlflow is imported.
+# Read when mlflow is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+# MLflow's own limits let a dead server hold a command for four minutes without a word.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
+from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
@@ -27,12 +34,14 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_PARENT_RUN_ID,
     MLFLOW_USER,
 )
+from sqlalchemy.exc import SQLAlchemyError
 
 from atheria.config import TrackingConfig, UserError
 from atheria.files import short
 
 DEFAULT_STORE = "outputs/mlflow.db"
-DEFAULT_ARTIFACTS = "outputs/mlartifacts"
+ARTIFACTS = "mlartifacts"
+"""Folder of the artifacts, beside an SQLite store."""
 LAW_DIGEST_TAG = "atheria.law.sha256"
 
 _SQLITE = "sqlite:///"
@@ -110,7 +119,7 @@ def start_run(
         UserError: The store cannot be reached or opened.
     """
     uri = store_uri(tracking.uri)
-    with _reported(uri):
+    with reported(uri):
         client = _client(uri, create=True)
         experiment_id = _experiment(client, uri, tracking.experiment)
         all_tags = {**_standard_tags(), **tags}
@@ -118,16 +127,19 @@ def start_run(
             all_tags[MLFLOW_PARENT_RUN_ID] = parent
         created = client.create_run(experiment_id, tags=all_tags, run_name=tracking.run_name or name)
     run = LoggedRun(client, uri, created.info.run_id, experiment_id)
-    status = "FAILED"
-    try:
-        yield run
-        status = "FINISHED"
-    except KeyboardInterrupt:
-        status = "KILLED"
-        raise
-    finally:
-        run.flush()
-        client.set_terminated(run.run_id, status)
+    with reported(uri):
+        status = "FAILED"
+        try:
+            yield run
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            try:
+                run.flush()
+            finally:
+                client.set_terminated(run.run_id, status)
 
 
 @dataclass(frozen=True)
@@ -153,6 +165,11 @@ class StoredRun:
     def experiment(self) -> str:
         """Name of its experiment."""
         return str(self.client.get_experiment(self.run.info.experiment_id).name)
+
+    @property
+    def parent(self) -> str | None:
+        """ID of the run that it is a child of."""
+        return self.tag(MLFLOW_PARENT_RUN_ID)
 
     def tag(self, key: str) -> str | None:
         """A tag's value, or None."""
@@ -184,10 +201,10 @@ def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
         UserError: The store does not exist or cannot be reached, or has no such run.
     """
     uri = store_uri(tracking_uri)
-    with _reported(uri):
+    with reported(uri):
         client = _client(uri, create=False)
         try:
-            return StoredRun(client, uri, client.get_run(run_id))
+            found = client.get_run(run_id)
         except MlflowException as error:
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
@@ -195,6 +212,11 @@ def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
                 f"`run_id`: there is no run '{run_id}' in {shown(uri)}; "
                 "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
             ) from None
+    if found.info.lifecycle_stage == "deleted":
+        raise UserError(
+            f"`run_id`: run '{run_id}' was deleted; bring it back: mlflow runs restore --run-id {run_id}"
+        )
+    return StoredRun(client, uri, found)
 
 
 def store_uri(uri: str | None) -> str:
@@ -210,13 +232,15 @@ def store_uri(uri: str | None) -> str:
 
 def shown(uri: str) -> str:
     """A store's URI as a user would type it here."""
-    return _SQLITE + short(Path(uri.removeprefix(_SQLITE))) if uri.startswith(_SQLITE) else uri
+    if uri.startswith(_SQLITE):
+        return _SQLITE + short(Path(uri.removeprefix(_SQLITE)))
+    return re.sub(r"//[^/@]+@", "//***@", uri)  # credentials are nobody's to read
 
 
 def how_to_look(uri: str) -> str:
     """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
     if uri.startswith("http"):
-        return f"{uri.rstrip('/')}/?workflowType=machine_learning"
+        return f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
     return f"mlflow ui --backend-store-uri {shown(uri)}"
 
 
@@ -255,24 +279,42 @@ def _client(uri: str, create: bool) -> MlflowClient:
                 f"there is no store '{short(file)}' here; run from the folder that holds it, or give "
                 "tracking.uri=... or MLFLOW_TRACKING_URI"
             )
+        with _alone(file):
+            return MlflowClient(tracking_uri=uri)
     return MlflowClient(tracking_uri=uri)
+
+
+@contextmanager
+def _alone(database: Path) -> Iterator[None]:
+    """Lets one process at a time make the tables of a new SQLite store: MLflow's making of them races."""
+    folder = os.open(database.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _experiment(client: MlflowClient, uri: str, name: str) -> str:
     """ID of the experiment of that name, made where there is none."""
     location = None
-    if uri == store_uri(f"{_SQLITE}{DEFAULT_STORE}"):
-        location = Path(DEFAULT_ARTIFACTS).absolute().as_uri()
-    for _ in range(2):
-        found = client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
+    if uri.startswith(_SQLITE):
+        location = (Path(uri.removeprefix(_SQLITE)).parent / ARTIFACTS).as_uri()
+    found = client.get_experiment_by_name(name)
+    if found is None:
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                 raise
-    raise UserError(f"`tracking.experiment`: '{name}' was deleted in {shown(uri)}; choose another name")
+            found = client.get_experiment_by_name(name)
+    assert found is not None
+    if found.lifecycle_stage == "deleted":
+        raise UserError(
+            f"`tracking.experiment`: '{name}' was deleted; choose another name, or bring it back: "
+            f"mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
+    return str(found.experiment_id)
 
 
 def _standard_tags() -> dict[str, str]:
@@ -286,12 +328,14 @@ def _standard_tags() -> dict[str, str]:
 
 
 @contextmanager
-def _reported(uri: str) -> Iterator[None]:
+def reported(uri: str) -> Iterator[None]:
     """Turns what goes wrong on the way to a store into a UserError."""
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, SQLAlchemyError, CommandError) as error:
         raise UserError(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from error
+    except ImportError as error:
+        raise UserError(f"the tracking store {shown(uri)} needs a package: {error}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -165,3 +165,5 @@ class Trainer:
             raise UserError(f"`trainer.grid` must be multiples of the law's stride {stride}, got {grid}")
         probe = self._initial_states(1, self._config.seed, 0)
         self._objective(probe, probe)  # raises where a term does not suit the grid
+        if self._channel is not None:
+            noise.apply(self._channel, probe, self._config.noise.level, self._config.seed, 0)

@@ -2,8 +2,9 @@
 
     python benchmarks/first_run.py
 
-Writes docs/first_run.json (seconds, sizes, machine, versions, date) and docs/rollout.png, which the README
-shows. Needs git and what the Makefile needs; clones the committed state, not the working tree.
+Writes docs/first_run.json (seconds, sizes, machine, versions, date), docs/rollout.png and the block of the
+README that quotes them. Needs git and what the Makefile needs; clones the committed state, not the working
+tree.
 """
 
 import json
@@ -66,6 +67,29 @@ def losses(printed: str) -> tuple[float, float]:
     return float(found[1]), float(found[2])
 
 
+BLOCK = """<!-- first run: written by benchmarks/first_run.py -->
+From a clean clone, `make train` took {make_train_seconds:.0f} s with all that it installs and builds
+({environment_megabytes} MB), the rollout that it prints {rollout_seconds:.0f} s, and `make test`
+{make_test_seconds:.0f} s ({make_test_summary}). The trained law's `eval/loss` on unseen states was
+{eval_loss_trained:.2f}, the untrained law's {eval_loss_untrained:.2f}. Measured on {cores} cores of an
+{processor}, Python {python}, torch {torch}, {date}.
+<!-- /first run -->"""
+
+
+def quote(result: dict[str, object]) -> None:
+    """Puts the figures into the README."""
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split("<!-- first run", 1)
+    after = rest.split("<!-- /first run -->", 1)[1]
+    readme.write_text(before + BLOCK.format(**result) + after)
+
+
+def summary(tested: str) -> str:
+    """How many tests passed, failed and were skipped, of pytest's last line."""
+    return ", ".join(re.findall(r"\d+ (?:passed|failed|skipped)", tested.strip().splitlines()[-1]))
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "atheria"
@@ -92,7 +116,7 @@ def main() -> None:
             "rollout_command": " ".join(command[3:]).replace(command[3].partition("=")[2], "RUN_ID"),
             "rollout_seconds": rollout_seconds,
             "make_test_seconds": test_seconds,
-            "make_test_summary": tested.strip().splitlines()[-1].strip("= "),
+            "make_test_summary": summary(tested),
             "environment_megabytes": environment,
             "import_atheria_seconds": smallest([python, "-c", "import atheria"], clone),
             "bare_python_seconds": smallest([python, "-c", "pass"], clone),
@@ -107,6 +131,7 @@ def main() -> None:
             "date": date.today().isoformat(),
         }
     RESULT.write_text(json.dumps(result, indent=2) + "\n")
+    quote(result)
     print(RESULT.read_text())
 
 

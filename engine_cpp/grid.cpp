@@ -58,8 +58,8 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   if (!std::isfinite(next.sum(at::kDouble).item<double>())) {
-    throw std::runtime_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
-                             "; the state before it is kept. Normalise, or raise `gamma`");
+    throw std::overflow_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
+                              "; the state before it is kept. Normalise, or raise `gamma`");
   }
   psi_ = next;
   before_noise_ = quiet;

@@ -18,7 +18,7 @@ class Grid {
   // Throws std::invalid_argument otherwise.
   Grid(at::Tensor psi, Law& law);
 
-  // One step; the counter of the randomness is step_count(). Throws std::runtime_error and leaves
+  // One step; the counter of the randomness is step_count(). Throws std::overflow_error and leaves
   // the state as it was when the field stops being finite.
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed);
 

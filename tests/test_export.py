@@ -128,6 +128,18 @@ def test_physics_can_be_given(tmp_path: Path) -> None:
     assert (physics.boundary, physics.epsilon, physics.gamma) == ("torus", 0.1, 0.0)
 
 
+def test_where_a_universe_starts_can_be_given(in_run_folder) -> None:
+    checkpoint_path = in_run_folder.folder / "checkpoints/best.pth"
+    export(
+        [f"checkpoint={checkpoint_path}", "initial_state=gaussian", "grid=16", "seed=5", "output=given.pt"]
+    )
+    given = read_description("given.pt")
+    assert (given.initial_state.kind, given.training_grid, given.seed) == ("gaussian", [16, 16], 5)
+    export([f"checkpoint={checkpoint_path}", "output=saved.pt"])
+    saved = read_description("saved.pt")
+    assert (saved.initial_state.kind, saved.training_grid, saved.seed) == ("soup", [8, 8], 0)
+
+
 def test_an_untrained_law_exports(tmp_path: Path) -> None:
     export(["model=mlp", "output=new/law.pt"])
     assert read_description("new/law.pt").law == "mlp"

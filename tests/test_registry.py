@@ -78,6 +78,26 @@ def test_a_foreign_law_loss_and_channel_are_used_by_name() -> None:
 
 
 @pytest.mark.usefixtures("somebody")
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    entry_points = tmp_path / "packages/somebody-1.0.dist-info/entry_points.txt"
+    entry_points.write_text("[atheria.laws]\nunet = somebody:Drift\n")
+    result = atheria("train", "model=unet")
+    assert (
+        "'unet' is registered in `atheria.laws` more than once: atheria.laws.unet:UNet, somebody:Drift"
+        in result.stderr
+    )
+
+
+@pytest.mark.usefixtures("somebody")
+def test_a_law_that_cannot_be_imported_harms_nobody_else(tmp_path: Path) -> None:
+    (tmp_path / "packages/somebody.py").write_text("import missing_package\n")
+    chosen = atheria("train", "model=drift")
+    assert "'drift' of `atheria.laws` cannot be imported: No module named 'missing_package'" in chosen.stderr
+    assert "Traceback" not in chosen.stderr
+    assert atheria("train", "--cfg", "job", "model=mlp", "tracking.run_name=drift").returncode == 0
+
+
+@pytest.mark.usefixtures("somebody")
 def test_its_settings_are_checked_and_listed() -> None:
     assert "drift" in atheria("train", "--help").stdout
     missing = atheria("train", "model=drift")

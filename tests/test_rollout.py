@@ -13,6 +13,7 @@ from PIL import Image
 from atheria import checkpoint, laws
 from atheria.config import PhysicsConfig, UserError
 from atheria.engine import from_run
+from atheria.export import export
 from atheria.fetch import cache_folder, law_of_run
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
@@ -54,6 +55,10 @@ def test_a_rollout_is_written_and_logged_as_a_child(in_run_folder: TrainedRun) -
     assert Image.open(result.folder / "strip.png").width > 500
     client = MlflowClient(run.tracking_uri)
     child = client.get_run(result.run_id)
+    assert child.data.params["law_sha256"] == sha256(run.law)
+    assert child.data.params["grid"] == "[8, 12]"
+    assert child.data.params["initial_state.kind"] == "soup"
+    assert child.data.params["physics.gamma"] == "0.01"
     assert child.data.tags["mlflow.parentRunId"] == run.run_id
     assert child.info.experiment_id == client.get_run(run.run_id).info.experiment_id
     assert child.info.status == "FINISHED"
@@ -73,7 +78,20 @@ def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "torchscript on cpu" in printed
     assert "position_entropy" in printed
-    assert len(list(Path("outputs/rollouts").iterdir())) >= 2
+
+
+def test_no_rollout_overwrites_another(in_run_folder: TrainedRun) -> None:
+    law = f"law={in_run_folder.law}"
+    options = [
+        [],
+        ["physics.gamma=0.5"],
+        ["noise=seed"],
+        ["initial_state=zeros"],
+        ["universes=2"],
+        ["seed=1"],
+    ]
+    folders = {rollout([law, "steps=2", *option]).folder for option in options}
+    assert len(folders) == len(options)
 
 
 def test_a_field_from_a_file(in_run_folder: TrainedRun, tmp_path: Path) -> None:
@@ -96,6 +114,7 @@ def test_a_field_that_explodes_leaves_what_was_there(in_run_folder: TrainedRun, 
         [
             f"law={in_run_folder.law}",
             "steps=5",
+            "physics.normalise=cell",  # whose energy is beyond float32
             "initial_state=file",
             f"initial_state.path={tmp_path}/huge.npy",
         ]
@@ -143,6 +162,9 @@ def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:
         UserError, match="has no exported law .*; export it: python -m atheria.export run_id="
     ):
         from_run(bare.info.run_id)
+    child = rollout([f"run_id={own_run.run_id}", "steps=1"])
+    with pytest.raises(UserError, match=f"it is a child of the run that has one: run_id={own_run.run_id}"):
+        from_run(child.run_id)
     client.set_tag(bare.info.run_id, LAW_DIGEST_TAG, "0" * 64)
     with pytest.raises(UserError, match="has no artifact 'law/law.pt'"):
         from_run(bare.info.run_id)
@@ -151,6 +173,11 @@ def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:
         from_run(bare.info.run_id)
     with pytest.raises(ValueError, match="the law has `d_state`=2, the engine was made with 8"):
         from_run(own_run.run_id, d_state=8)
+    client.delete_run(own_run.run_id)
+    with pytest.raises(
+        UserError, match=f"was deleted; bring it back: mlflow runs restore --run-id {own_run.run_id}"
+    ):
+        from_run(own_run.run_id)
 
 
 def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: TrainedRun) -> None:
@@ -159,6 +186,7 @@ def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: Tra
     for options, message in (
         (["grid=10"], "`grid` must be positive multiples of the law's stride 4, got 10 x 10"),
         (["noise=seed", "noise.level=3"], "`noise.level` must be less than or equal to 1"),
+        (["noise.level=0.5"], "`noise.level` needs a channel"),
         (["physics.boundary=zeros"], "`physics.boundary` is baked into the law as 'torus'"),
         (["device=tpu"], "`device` must be cpu"),
     ):
@@ -167,10 +195,9 @@ def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: Tra
     assert len(client.search_runs(["1"])) == before
 
 
-def test_a_run_exports_anew(own_run: TrainedRun) -> None:
-    from atheria.export import export
-
-    path = export([f"run_id={own_run.run_id}", "physics.gamma=0.25"])
+@pytest.mark.parametrize("output", [[], ["output=another-name.pt"]])
+def test_a_run_exports_anew(own_run: TrainedRun, output: list[str]) -> None:
+    path = export([f"run_id={own_run.run_id}", "physics.gamma=0.25", *output])
     run = MlflowClient(store_uri(None)).get_run(own_run.run_id)
     assert run.data.tags[LAW_DIGEST_TAG] == sha256(path)
     assert from_run(own_run.run_id).info()["gamma"] == 0.25

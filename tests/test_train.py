@@ -15,16 +15,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize
 from mlflow import MlflowClient
 
 from atheria import checkpoint, initial_state, registry
 from atheria.artifact import read_description
 from atheria.config import UserError
+from atheria.export import export
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
 from atheria.laws import build
 from atheria.physics import Dynamics
-from atheria.tracking import store_uri
+from atheria.tracking import how_to_look, shown, store_uri
 from atheria.train import train
 from atheria.trainer import Trainer
 
@@ -269,6 +271,71 @@ def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
     assert "Traceback" not in err
     run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
     assert run.info.status == "KILLED"
+
+
+def test_trainings_started_together_on_a_fresh_store_all_run() -> None:
+    processes = [train_process("model=mlp", f"seed={seed}") for seed in range(3)]
+    for process in processes:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    assert len(MlflowClient(store_uri(None)).search_runs(["1"])) == 3
+
+
+def test_an_interrupted_run_keeps_its_checkpoints_on_the_store_and_can_be_exported() -> None:
+    process = train_process("trainer.episodes=100000", "trainer.eval_every=2", "trainer.checkpoint_every=2")
+    for line in process.stdout:
+        if "episode 2/" in line:
+            break
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
+    path = export([f"run_id={run.info.run_id}"])
+    assert read_description(path).run_id == run.info.run_id
+
+
+def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -> None:
+    assert shown("http://ada:secret@host:5000/x") == "http://***@host:5000/x"
+    assert "secret" not in how_to_look("http://ada:secret@host:5000")
+    for file in (in_run_folder.folder / "config.yaml", in_run_folder.folder / "checkpoints/best.pth"):
+        assert b"tracking" not in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["output=file"], "`output` must be a folder that can be written to, got 'file'"),
+        (["tracking.uri=sqlite:////dev/full"], "the tracking store sqlite:////dev/full cannot be used"),
+        (["tracking.uri=postgresql://ada:secret@localhost/x"], "needs a package"),
+        (["model.d_state=1", "noise=bit_flip"], "needs `model.d_state` of at least 2"),
+        (["trainer=v3", "noise.level=0.3"], "`noise.level` needs a channel"),
+    ],
+)
+def test_what_cannot_work_is_said_at_once(overrides: list[str], message: str) -> None:
+    Path("file").touch()
+    with pytest.raises(UserError) as error:
+        train([*SMALL, *overrides])
+    assert message in str(error.value)
+    assert "secret" not in str(error.value)
+    assert not Path("outputs").exists()
+
+
+def test_a_deleted_experiment_says_how_to_bring_it_back() -> None:
+    run = train([*SMALL, "model=mlp", "trainer.episodes=1"])
+    client_of(run).delete_experiment("1")
+    with pytest.raises(UserError, match="mlflow experiments restore --experiment-id 1"):
+        train([*SMALL, "model=mlp", "trainer.episodes=1"])
+
+
+def test_it_trains_inside_an_application_that_uses_hydra_itself() -> None:
+    with initialize(version_base="1.3", config_path=None):
+        train([*SMALL, "model=mlp", "trainer.episodes=1"])
+        assert compose(overrides=["+mine=1"]).mine == 1
+
+
+def test_a_law_that_did_not_improve_is_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train([*SMALL, "model=mlp", "trainer=v3", "trainer.episodes=1", "trainer.lr=10"])
+    assert run.best is run.untrained
+    assert "no evaluation beat the untrained law" in capsys.readouterr().out
 
 
 def test_a_terminal_sees_a_bar_with_the_loss_its_terms_and_the_noise() -> None:

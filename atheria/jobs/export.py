@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from atheria.config import (
     InitialStateConfig,
     PhysicsConfig,
     UserError,
+    as_override,
     validate,
 )
 from atheria.exporting import Origin, export_law, log_law
+from atheria.files import check_writable, short
 from atheria.laws import Law
-from atheria.tracking import find_run, git_commit
+from atheria.tracking import find_run, reported
 
 SEED_BOUNDARY = "zeros"
 """Padding of the seed's laws, whose checkpoints do not say."""
@@ -38,7 +40,8 @@ def run(config: ExportConfig) -> Path:
     assert config.output is not None
     state = checkpoint.load(Path(config.checkpoint)) if config.checkpoint else {}
     law, origin = _law_of(state, config)
-    return _written(export_law(law, origin, Path(config.output)), Path(config.output))
+    path = Path(config.output).absolute()
+    return _written(export_law(law, origin, path), path, as_override("law", config.output))
 
 
 def check(config: ExportConfig) -> None:
@@ -51,6 +54,11 @@ def check(config: ExportConfig) -> None:
         raise UserError("say what to export: run_id=..., checkpoint=..., or an untrained model=...")
     if config.model is not None:
         laws.check(config.model)
+    if config.output is not None and Path(config.output).is_dir():
+        raise UserError(f"`output` must be a file, got the folder '{config.output}'; as output=law.pt")
+    check_writable(Path(config.output or ".").parent, "output")
+    if config.initial_state["kind"] is not None:
+        validate(InitialStateConfig, config.initial_state, at="initial_state")
 
 
 def _export_run(config: ExportConfig, run_id: str) -> Path:
@@ -58,15 +66,17 @@ def _export_run(config: ExportConfig, run_id: str) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         state = checkpoint.load(run.download(BEST_CHECKPOINT, Path(folder)))
     law, origin = _law_of(state, config)
-    path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}")
+    origin = replace(origin, git_commit=run.tag("git_commit"))
+    path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}").absolute()
     description = export_law(law, origin, path)
-    log_law(run.resume_logging(), path, description)
-    return _written(description, path)
+    with reported(run.uri):
+        log_law(run.resume_logging(), path, description)
+    return _written(description, path, f"run_id={run_id}")
 
 
-def _written(description: artifact.Description, path: Path) -> Path:
-    print(f"law       {path} ({description.law}, d_state {description.d_state})")
-    print(f"next      python -m atheria.rollout law={path}")
+def _written(description: artifact.Description, path: Path, named: str) -> Path:
+    print(f"law       {short(path)} ({description.law}, d_state {description.d_state})")
+    print(f"next\n  python -m atheria.rollout {named}")
     return path
 
 
@@ -80,21 +90,29 @@ def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[Law, Origin
             "model.hidden_channels=..."
         )
     physics = _physics(saved, config, bare=bool(state) and not saved)
-    torch.manual_seed(config.seed)
+    torch.manual_seed(config.seed or 0)
     law = laws.build(model, physics.boundary)
     if state:
         _load_weights(law, state["model_state_dict"], config)
+    grid = config.grid or (saved["trainer"]["grid"] if saved else [64, 64])
+    if any(side % law.stride for side in grid):
+        raise UserError(f"`grid` must be multiples of the law's stride {law.stride}, got {grid}")
     origin = Origin(
         model=model,
         physics=physics,
-        grid=saved["trainer"]["grid"] if saved else config.grid,
-        initial_state=validate(InitialStateConfig, saved["initial_state"]) if saved else config.initial_state,
+        grid=grid,
+        initial_state=_initial_state(saved, config),
         noise=_noise(saved),
-        seed=saved.get("seed", config.seed),
+        seed=saved.get("seed", 0) if config.seed is None else config.seed,
         run_id=state.get("run_id"),
-        git_commit=git_commit(),
     )
     return law, origin
+
+
+def _initial_state(saved: Mapping[str, Any], config: ExportConfig) -> InitialStateConfig:
+    if config.initial_state["kind"] is not None:
+        return validate(InitialStateConfig, config.initial_state, at="initial_state")
+    return validate(InitialStateConfig, saved.get("initial_state") or {"kind": "soup"})
 
 
 def _physics(saved: Mapping[str, Any], config: ExportConfig, bare: bool) -> PhysicsConfig:

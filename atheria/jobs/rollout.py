@@ -1,10 +1,13 @@
 """The work of ``python -m atheria.rollout``."""
 
+import hashlib
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,11 +18,11 @@ from atheria import film, initial_state
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, UserError, validate
 from atheria.fetch import law_of_run
-from atheria.files import atomically, short
+from atheria.files import atomically, check_writable, sha256, short
 from atheria.film import Frame
 from atheria.philox import Lattice
 from atheria.progress import Progress
-from atheria.tracking import find_run, start_run
+from atheria.tracking import find_run, how_to_look, start_run
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_ROWS = 8
@@ -52,6 +55,9 @@ def check(config: RolloutConfig) -> None:
     """Raises UserError where the settings contradict each other."""
     if (config.run_id is None) == (config.law is None):
         raise UserError("name the law by either `run_id` or `law` (the path of an artifact)")
+    check_writable(Path(config.output), "output")
+    if config.noise.name == "none" and config.noise.level > 0:
+        raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
     if config.initial_state["kind"] is not None:
         validate(InitialStateConfig, config.initial_state, at="initial_state")
 
@@ -63,34 +69,33 @@ def run(config: RolloutConfig) -> Rollout:
         UserError: The law cannot be had, or does not suit the grid or the initial state.
     """
     if config.law is not None:
-        engine = _start(config, Path(config.law))
-        height, width = engine.state().shape[2:]
-        name = f"{Path(config.law).stem}-{config.steps}-{height}x{width}-seed{config.seed}"
-        return _finish(config, _roll(engine, config), Path(config.output).absolute() / "rollouts" / name)
+        engine, settings = _start(config, Path(config.law))
+        name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        return _finish(_roll(engine, config), Path(config.output).absolute() / "rollouts" / name)
     assert config.run_id is not None
     parent = find_run(config.run_id, config.tracking.uri)
-    engine = _start(config, law_of_run(config.run_id, config.tracking.uri))
+    engine, settings = _start(config, law_of_run(config.run_id, config.tracking.uri))
     tracking = replace(config.tracking, experiment=parent.experiment)
-    height, width = engine.state().shape[2:]
+    height, width = settings["grid"]
     name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
     with start_run(tracking, name, {"atheria.kind": "rollout"}, parent.run_id) as logged:
-        settings = asdict(config)
-        logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
+        logged.log_params(settings)
         result = replace(_roll(engine, config), run_id=logged.run_id)
         for index, step in enumerate(result.steps):
             means = {f"rollout/{k}": v[index].mean() for k, v in result.observables.items()}
             logged.log(means, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
-        result = _finish(config, result, Path(config.output).absolute() / "rollouts" / logged.run_id)
+        result = _finish(result, Path(config.output).absolute() / "rollouts" / logged.run_id)
         logged.log_file(result.folder / "field.npz", "rollout")
         logged.log_file(result.folder / "strip.png", "pictures")
-        print(f"run       {logged.run_id}, child of {parent.run_id}")
+    print(f"run       {logged.run_id}, child of {parent.run_id}")
+    print(f"next\n  {how_to_look(logged.uri)}")
     return result
 
 
-def _start(config: RolloutConfig, law: Path) -> Engine:
-    """An engine with the law and the universe that the configuration asks for."""
+def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
+    """An engine with its universe as the configuration asks for, and all that decides what it computes."""
     description = read_description(law)
     if description is None:
         raise UserError(
@@ -102,7 +107,7 @@ def _start(config: RolloutConfig, law: Path) -> Engine:
         given = {key: value for key, value in config.physics.items() if value is not None}
         engine.load_model(law, given)
         engine.set_noise(config.noise.name, config.noise.level)
-        _set_initial_state(engine, config, description)
+        initial = _set_initial_state(engine, config, description)
     info = engine.info()
     universes, _, height, width = engine.state().shape
     print(
@@ -111,10 +116,23 @@ def _start(config: RolloutConfig, law: Path) -> Engine:
         f"{universes} x {height} x {width} cells",
         flush=True,
     )
-    return engine
+    physics = {key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary")}
+    return engine, {
+        "law": description.law,
+        "law_sha256": sha256(law),
+        "steps": config.steps,
+        "grid": [height, width],
+        "universes": universes,
+        "seed": config.seed,
+        "physics": physics,
+        "noise": asdict(config.noise),
+        "initial_state": asdict(initial),
+        "observe_every": config.observe_every,
+        "engine": {key: info[key] for key in ("backend", "device", "threads", "precision")},
+    }
 
 
-def _set_initial_state(engine: Engine, config: RolloutConfig, description: Description) -> None:
+def _set_initial_state(engine: Engine, config: RolloutConfig, description: Description) -> InitialStateConfig:
     given = config.initial_state
     chosen = description.initial_state
     if given["kind"] is not None:
@@ -122,11 +140,12 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     height, width = config.grid or description.training_grid
     if chosen.kind != "file":
         engine.start(chosen, config.seed, (height, width), config.universes)
-        return
+        return chosen
     lattice = Lattice(config.universes, height, width, torch.device("cpu"))
     psi = initial_state.make(chosen, description.d_state, lattice, config.seed)
     engine.set_state(psi.numpy())
     engine.seed = config.seed
+    return chosen
 
 
 def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
@@ -163,10 +182,10 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
 
 
 def _advance(engine: Engine, steps: int) -> str | None:
-    """Steps; returns why it could not, or None."""
+    """Steps; returns why the field stopped being finite, or None."""
     try:
         engine.step_native(steps)
-    except RuntimeError as error:
+    except OverflowError as error:
         return str(error)
     return None
 
@@ -179,7 +198,7 @@ def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.floa
     }
 
 
-def _finish(config: RolloutConfig, result: Rollout, folder: Path) -> Rollout:
+def _finish(result: Rollout, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
     film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")

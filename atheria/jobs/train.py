@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from atheria import artifact, checkpoint, film, laws
-from atheria.config import TrainConfig, UserError
+from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
-from atheria.files import short
+from atheria.files import check_writable, short
 from atheria.progress import Progress
 from atheria.tracking import LoggedRun, git_commit, how_to_look, shown, start_run
 from atheria.trainer import Trainer
@@ -42,6 +42,7 @@ class TrainedRun:
 
 def check(config: TrainConfig) -> None:
     """Raises UserError where the run could not start, before anything is made."""
+    check_writable(Path(config.output), "output")
     _build(config)
 
 
@@ -53,14 +54,17 @@ def run(config: TrainConfig) -> TrainedRun:
             diverged.
     """
     trainer = _build(config)
-    settings = asdict(config)
+    settings = {key: value for key, value in asdict(config).items() if key != "tracking"}  # no credentials
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
     with start_run(config.tracking, name, {"atheria.kind": "training"}) as logged:
         folder = Path(config.output).absolute() / "runs" / logged.run_id
         _log_settings(logged, settings, folder)
         print(f"run       {logged.run_id}  ({shown(logged.uri)})", flush=True)
         print(f"training  {_summary(config, trainer.law)}", flush=True)
-        untrained, best = _fit(trainer, config, logged, folder, settings)
+        try:
+            untrained, best = _fit(trainer, config, logged, folder, settings)
+        finally:
+            _log_checkpoints(logged, folder)
         law_path = _export_best(trainer, config, logged, folder)
         _log_picture(trainer, config, logged, folder)
     result = TrainedRun(logged.run_id, logged.uri, folder, law_path, untrained, best)
@@ -69,6 +73,8 @@ def run(config: TrainConfig) -> TrainedRun:
 
 
 def _build(config: TrainConfig) -> Trainer:
+    if config.noise.name == "none" and config.noise.level > 0:
+        raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
     device = _device(config.device)
     torch.manual_seed(config.seed)
     law = laws.build(config.model, config.physics.boundary).to(device)
@@ -86,7 +92,7 @@ def _device(name: str) -> torch.device:
 
 
 def _log_settings(logged: LoggedRun, settings: dict[str, Any], folder: Path) -> None:
-    logged.log_params({key: value for key, value in settings.items() if key != "tracking"})
+    logged.log_params(settings)
     path = folder / "config.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(OmegaConf.to_yaml(settings))
@@ -130,10 +136,12 @@ def _fit(
         if trainer.episode % plan.checkpoint_every == 0 or ends:
             save(last, metrics)
     progress.close()
-    for path in (best, last):
-        logged.log_file(path, "checkpoints")
-        logged.log_file(checkpoint.digest_path(path), "checkpoints")
     return untrained, best_metrics
+
+
+def _log_checkpoints(logged: LoggedRun, folder: Path) -> None:
+    for path in sorted((folder / "checkpoints").glob("*.pth*")):
+        logged.log_file(path, "checkpoints")
 
 
 def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> Path:
@@ -187,9 +195,11 @@ def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folde
 def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
     before, after = trained.untrained["eval/loss"], trained.best["eval/loss"]
     print(f"eval/loss {before:.4f} untrained, {after:.4f} trained (best)")
+    if trained.best is trained.untrained:
+        print("          no evaluation beat the untrained law, which was exported; see checkpoints/last.pth")
     print(f"law       {short(trained.law)}")
     print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
     print("next")
-    store = f" tracking.uri={config.tracking.uri}" if config.tracking.uri else ""
+    store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
     print(f"  python -m atheria.rollout run_id={trained.run_id} steps=1000 grid=128{store}")
     print(f"  {how_to_look(trained.tracking_uri)}")

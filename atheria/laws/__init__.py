@@ -39,6 +39,11 @@ def build(model: Mapping[str, Any], boundary: str) -> Law:
     """
     law, config = _resolve(model)
     built: Law = law(config, boundary)
+    for attribute in ("stride", "receptive_radius"):
+        if not hasattr(built, attribute):
+            raise UserError(
+                f"the law '{model['name']}' must have `{attribute}`; derive it from atheria.laws.Law"
+            )
     return built
 
 
@@ -70,4 +75,8 @@ def _resolve(model: Mapping[str, Any]) -> tuple[Any, Any]:
     if not isinstance(name, str):
         raise UserError(f"`model.name` must be a law's name, got {name!r}; choose one: model=unet")
     law = registry.load("atheria.laws", name)
+    if "d_state" not in getattr(getattr(law, "Config", None), "__dataclass_fields__", {}):
+        raise UserError(
+            f"the law '{name}' must have a dataclass `Config` with a field `d_state`; it has none"
+        )
     return law, validate(law.Config, {k: v for k, v in model.items() if k != "name"}, at="model")

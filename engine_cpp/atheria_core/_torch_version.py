@@ -14,8 +14,8 @@ def check() -> None:
     if _minor(installed) != _minor(TORCH_VERSION):
         raise ImportError(
             f"`atheria_core` was built with torch {TORCH_VERSION} and finds torch {installed}; "
-            f"install that torch (pip install 'torch=={_minor(TORCH_VERSION)}.*') or build atheria "
-            "anew for yours (pip install --no-build-isolation --force-reinstall --no-deps atheria)"
+            f"install that torch (pip install 'torch=={_minor(TORCH_VERSION)}.*'), or build Atheria anew "
+            "for yours, in its source folder: pip install --no-build-isolation --force-reinstall --no-deps ."
         )
 
 
