@@ -21,6 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "docs/first_run.json"
+FIGURES_TEST = "tests/test_readme.py::test_the_figures_of_the_readme_are_those_of_the_file"
 PICTURE = ROOT / "docs/rollout.png"
 
 
@@ -103,7 +104,8 @@ def main() -> None:
         assert strip is not None
         shutil.copyfile(clone / strip[1], PICTURE)
         environment = megabytes(clone / ".venv")
-        test_seconds, tested = timed(["make", "test"], clone)
+        # Without the test that compares the README with the figures that are only now measured.
+        test_seconds, tested = timed(["make", "test", f"PYTEST_ARGS=--deselect {FIGURES_TEST}"], clone)
         untrained, trained = losses(printed)
         versions = subprocess.run(
             [python, "-c", "import torch, mlflow; print(torch.__version__, mlflow.__version__)"],
