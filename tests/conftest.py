@@ -1,6 +1,7 @@
 """What the tests share: the real configuration made small, real stores in temporary folders."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -169,6 +170,11 @@ def engine(exported) -> Engine:
     engine = Engine()
     engine.load_model(path)
     return engine
+
+
+def heed_ctrl_c() -> None:
+    """In a child process: a shell's background job, as CI may be, inherits that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def plain_torchscript(law: torch.nn.Module, path: Path) -> Path:

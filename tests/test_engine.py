@@ -15,7 +15,7 @@ import pytest
 import torch
 from atheria_core import Engine
 
-from .conftest import PHYSICS, make_law, plain_torchscript
+from .conftest import PHYSICS, heed_ctrl_c, make_law, plain_torchscript
 
 
 def test_load_model_starts_the_universe_that_the_artifact_describes(exported: Callable) -> None:
@@ -157,7 +157,9 @@ try:
 except KeyboardInterrupt:
     print("stopped after", engine.step_count)
 """
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, preexec_fn=heed_ctrl_c
+    )
     assert result.stdout.startswith("stopped after"), result.stderr
     assert int(result.stdout.split()[-1]) > 0
 

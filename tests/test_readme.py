@@ -36,7 +36,7 @@ def test_the_figures_of_the_readme_are_those_of_the_file() -> None:
     first_run = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(first_run)
     measured = json.loads((ROOT / "docs/first_run.json").read_text())
-    assert first_run.BLOCK.format(**measured) in (ROOT / "README.md").read_text()
+    assert first_run.block(measured) in (ROOT / "README.md").read_text()
 
 
 def test_links_lead_somewhere() -> None:

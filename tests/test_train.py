@@ -30,7 +30,7 @@ from atheria.tracking import how_to_look, shown, store_uri
 from atheria.train import train
 from atheria.trainer import Trainer
 
-from .conftest import SMALL, train_settings
+from .conftest import SMALL, heed_ctrl_c, train_settings
 
 SEED_KEYS = {"model_state_dict", "episode", "optimizer_state_dict"}
 OWN_KEYS = {
@@ -236,13 +236,13 @@ def test_a_diverged_loss_fails_the_run_and_says_what_to_do() -> None:
     assert run.info.status == "FAILED"
 
 
-def train_process(*overrides: str, **options) -> subprocess.Popen[str]:
+def train_process(*overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "atheria.train", *SMALL, *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        **options,
+        preexec_fn=heed_ctrl_c,
     )
 
 
@@ -305,7 +305,10 @@ def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -
     [
         (["output=file"], "`output` must be a folder that can be written to, got 'file'"),
         (["tracking.uri=sqlite:////dev/full"], "the tracking store sqlite:////dev/full cannot be used"),
-        (["tracking.uri=postgresql://ada:secret@localhost/x"], "needs a package"),
+        (
+            ["tracking.uri=postgresql://ada:secret@localhost/x"],
+            "the tracking store postgresql://***@localhost/x ",
+        ),
         (["model.d_state=1", "noise=bit_flip"], "needs `model.d_state` of at least 2"),
         (["trainer=v3", "noise.level=0.3"], "`noise.level` needs a channel"),
     ],

@@ -5,13 +5,46 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
+
+from atheria.config import SCHEMA, Components
 
 Boundary = Literal["torus", "zeros"]
 Norm = Literal["group", "pixel"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 
 PADDING: dict[str, Literal["circular", "zeros"]] = {"torus": "circular", "zeros": "zeros"}
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class PerceptronConfig:
+    """Of laws of 1x1 layers: `d_state` components, `hidden_channels` h; `bias` keeps additive terms."""
+
+    d_state: Components
+    hidden_channels: Width
+    bias: bool
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class ConvolutionConfig:
+    """Of laws of 3x3 blocks: `d_state` components, `hidden_channels` c; `norm` and `bias` of blocks."""
+
+    d_state: Components
+    hidden_channels: Width
+    norm: Norm
+    bias: bool
+
+
+def perceptron(channels_in: int, hidden: int, channels_out: int, bias: bool) -> nn.Sequential:
+    """1x1 convolutions with ELU, channels_in -> hidden -> hidden -> channels_out, near zero at the end."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, hidden, 1, bias=bias),
+        nn.ELU(),
+        nn.Conv2d(hidden, hidden, 1, bias=bias),
+        nn.ELU(),
+        last_layer(hidden, channels_out, bias),
+    )
 
 
 def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:

@@ -1,12 +1,10 @@
 """The seed's quantum cellular automaton: a perceptron on the sum of the neighbours."""
 
 import torch
-from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import Tensor
 
-from atheria.config import SCHEMA, Components
 from atheria.laws import Law
-from atheria.laws.blocks import Width, fixed_filters, last_layer
+from atheria.laws.blocks import PerceptronConfig, fixed_filters, perceptron
 
 COPIES = 8
 """How often each channel's sum is repeated, as in the seed's checkpoints."""
@@ -20,28 +18,16 @@ class DeepQCA(Law):
         boundary: What neighbours there are beyond the edge, ``torus`` or ``zeros``.
     """
 
-    @dataclass(config=SCHEMA, frozen=True)
-    class Config:
-        """Sizes: `d_state` complex components, `hidden_channels` h; `bias` keeps additive terms."""
+    Config = PerceptronConfig
 
-        d_state: Components
-        hidden_channels: Width
-        bias: bool
-
-    def __init__(self, config: Config, boundary: str) -> None:
+    def __init__(self, config: PerceptronConfig, boundary: str) -> None:
         super().__init__()
         self.stride = 1
         self.receptive_radius = 1
-        channels, hidden = 2 * config.d_state, config.hidden_channels
+        channels = 2 * config.d_state
         neighbours = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]])
         self.conv_neighbors = fixed_filters([neighbours] * COPIES, channels, boundary)
-        self.processing_net = nn.Sequential(
-            nn.Conv2d(COPIES * channels, hidden, 1, bias=config.bias),
-            nn.ELU(),
-            nn.Conv2d(hidden, hidden, 1, bias=config.bias),
-            nn.ELU(),
-            last_layer(hidden, channels, config.bias),
-        )
+        self.processing_net = perceptron(COPIES * channels, config.hidden_channels, channels, config.bias)
 
     def forward(self, psi: Tensor) -> Tensor:
         """(B, 2d, H, W) -> (B, 2d, H, W)."""

@@ -1,12 +1,10 @@
 """The form of growing neural cellular automata."""
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA, Components
 from atheria.laws import Law
-from atheria.laws.blocks import Width, fixed_filters, last_layer
+from atheria.laws.blocks import PerceptronConfig, fixed_filters, last_layer
 
 IDENTITY = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 SOBEL_X = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
@@ -23,15 +21,9 @@ class NCA(Law):
         boundary: What neighbours there are beyond the edge, ``torus`` or ``zeros``.
     """
 
-    @dataclass(config=SCHEMA, frozen=True)
-    class Config:
-        """Sizes: `d_state` complex components, `hidden_channels` h; `bias` keeps additive terms."""
+    Config = PerceptronConfig
 
-        d_state: Components
-        hidden_channels: Width
-        bias: bool
-
-    def __init__(self, config: Config, boundary: str) -> None:
+    def __init__(self, config: PerceptronConfig, boundary: str) -> None:
         super().__init__()
         self.stride = 1
         self.receptive_radius = 1

@@ -8,9 +8,15 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA, Components
+from atheria.config import SCHEMA
 from atheria.laws import Law
-from atheria.laws.blocks import Norm, Width, conv3x3, last_layer, make_norm, receptive_radius
+from atheria.laws.blocks import (
+    ConvolutionConfig,
+    conv3x3,
+    last_layer,
+    make_norm,
+    receptive_radius,
+)
 
 BETA = 0.85
 """Share of its membrane potential that a neuron keeps from one inner time step to the next."""
@@ -31,13 +37,9 @@ class SNNUNet(Law):
     """
 
     @dataclass(config=SCHEMA, frozen=True)
-    class Config:
-        """Sizes: `d_state` complex components, `hidden_channels` c, `inner_steps` n."""
+    class Config(ConvolutionConfig):
+        """Sizes, norm and bias, and `inner_steps` n."""
 
-        d_state: Components
-        hidden_channels: Width
-        norm: Norm
-        bias: bool
         inner_steps: Annotated[int, Field(ge=1, le=64)]
 
     def __init__(self, config: Config, boundary: str) -> None:

@@ -1,12 +1,10 @@
 """The seed's UNet; the names of its parameters are those of the seed's checkpoints."""
 
 import torch
-from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from atheria.config import SCHEMA, Components
 from atheria.laws import Law
-from atheria.laws.blocks import ConvBlock, Norm, Width, last_layer, receptive_radius
+from atheria.laws.blocks import ConvBlock, ConvolutionConfig, last_layer, receptive_radius
 
 RADIUS = receptive_radius([2, "up", 2, "up", 2, 2, "down", 2, "down", 2], stride=4)
 """Of a UNet with a local norm: conv_up2, conv_up1, bot, down2, down1, inc."""
@@ -22,16 +20,9 @@ class UNetBody(Law):
         boundary: Padding of the convolutions, ``torus`` or ``zeros``.
     """
 
-    @dataclass(config=SCHEMA, frozen=True)
-    class Config:
-        """Sizes: `d_state` complex components, `hidden_channels` c; `norm`, `bias` of the blocks."""
+    Config = ConvolutionConfig
 
-        d_state: Components
-        hidden_channels: Width
-        norm: Norm
-        bias: bool
-
-    def __init__(self, config: Config, boundary: str) -> None:
+    def __init__(self, config: ConvolutionConfig, boundary: str) -> None:
         super().__init__()
         self.stride = 4
         self.receptive_radius = RADIUS if config.norm == "pixel" else None
@@ -54,7 +45,7 @@ class UNetBody(Law):
         self.conv_up2 = block(3 * c, c)
         self.outc = last_layer(c, self.channels_out(config), config.bias)
 
-    def channels_out(self, config: Config) -> int:
+    def channels_out(self, config: ConvolutionConfig) -> int:
         """Channels of the network's output."""
         return 2 * config.d_state
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from atheria.laws.blocks import PADDING
+from atheria.laws.blocks import PADDING, ConvolutionConfig
 from atheria.laws.unet import UNetBody
 
 
@@ -14,7 +14,7 @@ class UNetConvLSTM(UNetBody):
     the input and h, in the order f, i, o, g.
     """
 
-    def __init__(self, config: UNetBody.Config, boundary: str) -> None:
+    def __init__(self, config: ConvolutionConfig, boundary: str) -> None:
         super().__init__(config, boundary)
         self.receptive_radius = None  # what a cell remembers has come from ever further away
         self.memory_channels = 8 * config.hidden_channels

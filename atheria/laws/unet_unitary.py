@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from atheria.laws.blocks import ConvolutionConfig
 from atheria.laws.unet import UNetBody
 
 
@@ -14,7 +15,7 @@ class UNetUnitary(UNetBody):
     epsilon 0 and without normalisation a step keeps each cell's norm to rounding.
     """
 
-    def channels_out(self, config: UNetBody.Config) -> int:
+    def channels_out(self, config: ConvolutionConfig) -> int:
         """One angle for each component and for each pair of neighbours."""
         return 2 * config.d_state - 1
 
