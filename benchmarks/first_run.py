@@ -70,9 +70,10 @@ def losses(printed: str) -> tuple[float, float]:
 
 BLOCK = """<!-- first run: written by benchmarks/first_run.py -->
 From a clean clone, `make train` took {make_train_seconds:.0f} s with all that it installs and builds
-({environment_megabytes} MB), and the rollout that it prints {rollout_seconds:.0f} s. The trained law's `eval/loss` on
-unseen states was {eval_loss_trained:.2f}, the untrained law's {eval_loss_untrained:.2f}.{tests} Measured on {cores}
-cores of an {processor}, Python {python}, torch {torch}, {date}.
+({environment_megabytes} MB), and the rollout that it prints {rollout_seconds:.0f} s. The trained
+law's `eval/loss` on unseen states was {eval_loss_trained:.2f}, the untrained law's
+{eval_loss_untrained:.2f}.{tests} Measured on {cores} cores of an {processor}, Python {python}, torch
+{torch}, {date}.
 <!-- /first run -->"""
 TESTS = " `make test` took {make_test_seconds:.0f} s\n({make_test_summary})."
 
