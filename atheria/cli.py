@@ -68,12 +68,12 @@ def _check_command_line(command: str, schema: type[Any], job: str) -> None:
     if arguments.shell_completion:
         return
     try:
-        foreign.offer(arguments.overrides)
         for overrides in _jobs(arguments.overrides, arguments.multirun):
             if only_shown:
                 compose_config(command, overrides)
             else:
                 configure(command, schema, job, overrides)
+        foreign.offer(arguments.overrides)  # last: of a sweep, every law that it names must stay selectable
     except UserError as error:
         print(_message(command, error), file=sys.stderr)
         sys.exit(USAGE_ERROR)

@@ -78,6 +78,14 @@ def test_a_foreign_law_loss_and_channel_are_used_by_name() -> None:
 
 
 @pytest.mark.usefixtures("somebody")
+def test_a_sweep_holds_foreign_laws_and_ours() -> None:
+    sizes = [option for option in SMALL if "model." not in option]
+    swept = atheria("train", "-m", "model=drift,mlp", "model.d_state=2", *sizes)
+    assert swept.returncode == 0, swept.stderr
+    assert swept.stdout.count("atheria.rollout run_id=") == 2
+
+
+@pytest.mark.usefixtures("somebody")
 def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
     entry_points = tmp_path / "packages/somebody-1.0.dist-info/entry_points.txt"
     entry_points.write_text("[atheria.laws]\nunet = somebody:Drift\n")
