@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from atheria import initial_state, noise, observables
 from atheria.config import TrainConfig, UserError
+from atheria.curriculum import Curriculum
 from atheria.laws import Law
 from atheria.losses import Objective
-from atheria.noise import Curriculum
 from atheria.philox import Lattice
 from atheria.physics import Dynamics
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 FLOORS = [
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress"},
-    {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.observables"},
+    {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.observables", "atheria.curriculum"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
      "atheria.tracking", "atheria.foreign"},
     {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.checkpoint", "atheria.fetch",

@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from atheria import noise
-from atheria.config import CurriculumConfig, UserError
+from atheria.config import UserError
 from atheria.field import energy_density, to_complex
-from atheria.noise import Curriculum
 
 TRAJECTORIES = 128 * 256
 
@@ -137,11 +136,3 @@ def test_an_unknown_channel_is_refused() -> None:
         UserError, match="'hum' is not registered in `atheria.noise`; known: amplitude_damping"
     ):
         noise.channel("hum")
-
-
-def test_curricula() -> None:
-    linear = Curriculum(CurriculumConfig("linear", 100, 0.001), 0.05, episodes=7)
-    assert [linear.level(e) for e in (0, 1, 50, 100, 500)] == pytest.approx([0, 0, 0.025, 0.05, 0.05])
-    cosine = Curriculum(CurriculumConfig("cosine"), 0.05, episodes=100)
-    assert [cosine.level(e) for e in (0, 50, 100)] == pytest.approx([0, 0.025, 0.05])
-    assert Curriculum(CurriculumConfig("constant"), 0.05, episodes=100).level(0) == 0.05
