@@ -1,4 +1,4 @@
-"""What is measured on a field; the engine computes the same ones natively.
+"""What is measured on a field: `observe`, as the engine does natively; `measure`, all; `compare`, two.
 
 With rho(x) the energy of a cell, N its sum over cells and p = rho / N. Every function takes psi
 (B, 2d, H, W) and returns float64 (B,); a universe without energy has 0 everywhere.
@@ -9,14 +9,24 @@ import math
 import torch
 from torch import Tensor
 
-from atheria.field import energy_density
+from atheria.coherence import (
+    l1_coherence,
+    local_entropy,
+    neighbour_coherence,
+    purity,
+    reduced_state,
+    von_neumann_entropy,
+)
+from atheria.field import energy_density, to_complex, total_energy
+from atheria.patterns import lmc_complexity, spectral_entropy, symmetry_score, zlib_complexity
+from atheria.probability import entropy, ratio
 
 NO_CENTRE = 1e-9
 """Below this share of the energy, a circular moment is rounding: the matter has no centre on that axis."""
 
 
 def observe(psi: Tensor, torus: bool) -> dict[str, Tensor]:
-    """All observables by name, (B,) float64 each.
+    """What the engine observes too, by name, (B,) float64 each.
 
     ``energy``: N. ``occupancy``: share of cells with rho > 0. ``position_entropy``: -sum p ln p, from
     0 to ln(H W). ``ipr``: inverse participation ratio sum p^2, from 1/(H W) to 1. ``centre_x``,
@@ -29,17 +39,69 @@ def observe(psi: Tensor, torus: bool) -> dict[str, Tensor]:
     """
     rho = energy_density(psi.double())
     energy = rho.sum(dim=(1, 2))
-    p = rho / torch.where(energy > 0, energy, 1.0)[:, None, None]
+    p = ratio(rho, energy[:, None, None])
     centre_y, spread_y = _axis(p.sum(dim=2), torus)
     centre_x, spread_x = _axis(p.sum(dim=1), torus)
     return {
         "energy": energy,
         "occupancy": (rho > 0).double().mean(dim=(1, 2)),
-        "position_entropy": -torch.xlogy(p, p).sum(dim=(1, 2)),
+        "position_entropy": entropy(p, dim=(1, 2)),
         "ipr": p.square().sum(dim=(1, 2)),
         "centre_x": centre_x,
         "centre_y": centre_y,
         "radius_of_gyration": torch.sqrt(spread_x + spread_y),
+    }
+
+
+def measure(psi: Tensor, torus: bool) -> dict[str, Tensor]:
+    """Every scalar that one field has, by name, (B,) float64 each.
+
+    Those of `observe`; ``local_entropy``, ``von_neumann_entropy``, ``purity``, ``l1_coherence``,
+    ``neighbour_coherence`` and ``neighbour_coherence_real``, see `atheria.coherence`; ``symmetry_score``,
+    ``zlib_complexity``, ``lmc_complexity`` and ``spectral_entropy``, see `atheria.patterns`.
+
+    Args:
+        psi: (B, 2d, H, W). A universe whose energy is not finite has NaN in what `observe` does not give.
+        torus: Whether the grid wraps.
+    """
+    psi = psi.double()
+    seen = observe(psi, torus)
+    finite = seen["energy"].isfinite()
+    kept = torch.where(finite[:, None, None, None], psi, 0.0)
+    sigma = reduced_state(kept)
+    coherence, coherence_real = neighbour_coherence(kept, torus)
+    measured = {
+        "local_entropy": local_entropy(kept),
+        "von_neumann_entropy": von_neumann_entropy(sigma),
+        "purity": purity(sigma),
+        "l1_coherence": l1_coherence(kept),
+        "neighbour_coherence": coherence,
+        "neighbour_coherence_real": coherence_real,
+        "symmetry_score": symmetry_score(kept),
+        "zlib_complexity": zlib_complexity(kept),
+        "lmc_complexity": lmc_complexity(kept),
+        "spectral_entropy": spectral_entropy(kept),
+    }
+    return {**seen, **{name: torch.where(finite, value, torch.nan) for name, value in measured.items()}}
+
+
+def compare(initial: Tensor, psi: Tensor) -> dict[str, Tensor]:
+    """What two fields of the same universes are to each other, by name, (B,) float64 each.
+
+    ``norm_drift``: |N_t - N_0| / N_0, from 0; of consecutive fields, the drift of one step. ``fidelity``:
+    |<psi_0|psi_t>|^2 / (N_0 N_t), from 0 to 1 (alike but for a factor), the squared overlap of two pure
+    states (Jozsa, 1994). Both are 0 where the initial field has no energy.
+
+    Args:
+        initial: psi_0, (B, 2d, H, W).
+        psi: psi_t, of the same shape.
+    """
+    before, after = initial.double(), psi.double()
+    energy_before, energy_after = total_energy(before), total_energy(after)
+    overlap = (to_complex(before).conj() * to_complex(after)).sum(dim=(1, 2, 3))
+    return {
+        "norm_drift": ratio((energy_after - energy_before).abs(), energy_before),
+        "fidelity": ratio(overlap.abs().square(), energy_before * energy_after),
     }
 
 

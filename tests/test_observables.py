@@ -2,10 +2,25 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atheria.observables import observe
+from atheria.coherence import neighbour_coherence
+from atheria.observables import compare, measure, observe
+from atheria.symmetries import global_phase
+
+MEASURED = {
+    "local_entropy",
+    "von_neumann_entropy",
+    "purity",
+    "l1_coherence",
+    "neighbour_coherence",
+    "neighbour_coherence_real",
+    "symmetry_score",
+    "zlib_complexity",
+    "lmc_complexity",
+    "spectral_entropy",
+}
 
 
 def single_cells(*cells: tuple[int, int, float], height: int = 8, width: int = 10) -> torch.Tensor:
@@ -55,3 +70,56 @@ def test_matter_without_a_centre_has_the_middle() -> None:
 
 def test_vacuum_has_no_observables_but_zeros() -> None:
     assert {v.item() for v in observe(torch.zeros(1, 4, 4, 4), torus=False).values()} == {0.0}
+
+
+def test_measure_holds_what_observe_holds_and_more() -> None:
+    psi = torch.randn(2, 6, 8, 10)
+    for torus in (True, False):
+        measured, seen = measure(psi, torus), observe(psi, torus)
+        assert {name: measured[name].tolist() for name in seen} == {k: v.tolist() for k, v in seen.items()}
+        assert set(measured) - set(seen) == MEASURED
+        assert {(value.dtype, value.shape) for value in measured.values()} == {(torch.float64, (2,))}
+    assert torch.equal(measured["neighbour_coherence"], neighbour_coherence(psi, torus=False)[0])
+
+
+def test_universes_do_not_mix_and_an_explosion_is_no_number() -> None:
+    psi = torch.randn(4, 4, 8, 8)
+    psi[0] = 0
+    psi[2, 0, 3, 3] = torch.inf
+    psi[3, 1, 2, 2] = torch.nan
+    measured = measure(psi, torus=True)
+    alone = measure(psi[1:2], torus=True)
+    for name, value in measured.items():
+        assert value[0] == 0, name
+        assert value[1].item() == pytest.approx(alone[name].item()), name
+        if name in MEASURED:
+            assert value[2:].isnan().all(), name
+
+
+def test_a_batch_of_vacuum() -> None:
+    psi = torch.zeros(2, 4, 5, 7)
+    for values in (measure(psi, torus=True), compare(psi, psi), compare(psi, psi + 1)):
+        assert {x for value in values.values() for x in value.tolist()} == {0.0}
+
+
+def test_drift_and_fidelity() -> None:
+    psi = torch.randn(1, 4, 6, 6)
+    for factor, drift in ((1.0, 0.0), (2.0, 3.0), (0.5, 0.75), (0.0, 1.0)):
+        compared = compare(psi, factor * global_phase(1.3)(psi))
+        assert compared["norm_drift"].item() == pytest.approx(drift, abs=1e-6)
+        assert compared["fidelity"].item() == pytest.approx(min(factor, 1.0) and 1, abs=1e-6)
+    one, other = single_cells((1, 1, 1.0)), single_cells((2, 1, 1.0))
+    assert compare(one, other)["fidelity"].item() == 0
+    # Half of the state's weight is where the other is, with another phase.
+    assert compare(one, one.roll(1, dims=1) + other)["fidelity"].item() == pytest.approx(0.5)
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**32), st.floats(0, 6.28))
+def test_a_global_phase_changes_no_observable(seed: int, angle: float) -> None:
+    psi = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(seed))
+    before, after = measure(psi, torus=True), measure(global_phase(angle)(psi), torus=True)
+    del before["zlib_complexity"], after["zlib_complexity"]  # a level may round the other way
+    for name, value in before.items():
+        assert after[name].item() == pytest.approx(value.item(), abs=1e-4), name
+    assert 0 <= compare(psi, psi.flip(-1))["fidelity"].item() <= 1

@@ -17,6 +17,7 @@ from atheria.export import export
 from atheria.fetch import cache_folder, law_of_run
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
+from atheria.observables import compare, measure
 from atheria.physics import Dynamics
 from atheria.rollout import rollout
 from atheria.tracking import LAW_DIGEST_TAG, store_uri
@@ -52,6 +53,8 @@ def test_a_rollout_is_written_and_logged_as_a_child(in_run_folder: TrainedRun) -
     with np.load(result.folder / "field.npz", allow_pickle=False) as field:
         assert np.array_equal(field["psi"], result.psi)
         assert np.array_equal(field["observable_energy"], result.observables["energy"])
+        assert field["measured_steps"].tolist() == [frame.step for frame in result.frames]
+        assert np.array_equal(field["measured_fidelity"], result.measured["fidelity"])
     assert Image.open(result.folder / "strip.png").width > 500
     client = MlflowClient(run.tracking_uri)
     child = client.get_run(result.run_id)
@@ -65,7 +68,27 @@ def test_a_rollout_is_written_and_logged_as_a_child(in_run_folder: TrainedRun) -
     history = client.get_metric_history(result.run_id, "rollout/energy")
     assert [m.step for m in history] == [0, 3, 6, 7]
     assert history[-1].value == pytest.approx(result.observables["energy"][-1].mean())
+    measured = client.get_metric_history(result.run_id, "rollout/von_neumann_entropy")
+    assert [m.step for m in measured] == [frame.step for frame in result.frames]
+    assert measured[-1].value == pytest.approx(result.measured["von_neumann_entropy"][-1].mean())
     assert {f.path for f in client.list_artifacts(result.run_id, "pictures")} == {"pictures/strip.png"}
+
+
+def test_what_only_python_measures(in_run_folder: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [f"law={in_run_folder.law}", "steps=5", "frames=2", "universes=5", "grid=[8,12]"]
+    result = rollout(options)
+    assert not set(result.measured) & set(result.observables)
+    start, last = (torch.from_numpy(frame.psi[None]) for frame in result.frames)
+    first_universe = {**compare(start, last), **measure(last, torus=True)}
+    assert set(result.measured) == set(first_universe) - set(result.observables)
+    assert {values.shape for values in result.measured.values()} == {(2, 5)}
+    for name, values in result.measured.items():
+        assert values[1, 0] == pytest.approx(first_universe[name].item()), name
+    assert result.measured["fidelity"][0].tolist() == pytest.approx([1] * 5)
+    monkeypatch.setattr("atheria.jobs.rollout.CELLS_MEASURED_TOGETHER", 200)  # two universes
+    in_turn = rollout(options).measured
+    for name, values in in_turn.items():
+        assert np.allclose(values, result.measured[name], atol=1e-12), name
 
 
 def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import film, initial_state
+from atheria import film, initial_state, observables
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, UserError, validate
 from atheria.fetch import law_of_run
@@ -25,7 +25,17 @@ from atheria.progress import Progress
 from atheria.tracking import find_run, how_to_look, start_run
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
+PRINTED_OF_FRAMES = (
+    "fidelity",
+    "von_neumann_entropy",
+    "neighbour_coherence",
+    "symmetry_score",
+    "zlib_complexity",
+)
 PRINTED_ROWS = 8
+
+CELLS_MEASURED_TOGETHER = 1 << 18
+"""Measuring takes a dozen times the memory of the field: many universes are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Rollout:
         steps: (T,) the steps that were observed.
         observables: By name, (T, B) each.
         frames: Universe 0 along the way.
+        measured: What only Python measures, of every universe at the frames' steps, noise included: by
+            name, (F, B) each.
         psi: The last field, (B, 2d, H, W).
         stopped: Why it ended before its last step, or None.
         folder: Where the files are.
@@ -45,6 +57,7 @@ class Rollout:
     steps: NDArray[np.int64]
     observables: dict[str, NDArray[np.float64]]
     frames: list[Frame]
+    measured: dict[str, NDArray[np.float64]]
     psi: NDArray[np.float32]
     stopped: str | None = None
     folder: Path = Path()
@@ -81,9 +94,9 @@ def run(config: RolloutConfig) -> Rollout:
     with start_run(tracking, name, {"atheria.kind": "rollout"}, parent.run_id) as logged:
         logged.log_params(settings)
         result = replace(_roll(engine, config), run_id=logged.run_id)
-        for index, step in enumerate(result.steps):
-            means = {f"rollout/{k}": v[index].mean() for k, v in result.observables.items()}
-            logged.log(means, int(step))
+        for steps, series in ((result.steps, result.observables), (_frame_steps(result), result.measured)):
+            for index, step in enumerate(steps):
+                logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
         result = _finish(result, Path(config.output).absolute() / "rollouts" / logged.run_id)
@@ -153,7 +166,10 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
     film_steps = film.spread(config.steps, config.frames)
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
     observed: list[tuple[int, list[dict[str, float]]]] = []
-    frames = []
+    frames: list[Frame] = []
+    measured: list[dict[str, NDArray[np.float64]]] = []
+    torus = engine.info()["boundary"] == "torus"
+    initial = engine.state()
     stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
@@ -165,7 +181,9 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
             if stopped or mark in observed_steps:
                 observed.append((step, engine.observables()))
             if stopped or mark in film_steps:
-                frames.append(Frame(step, engine.state()[0]))
+                psi = engine.state()
+                frames.append(Frame(step, psi[0].copy()))
+                measured.append(_measure(initial, psi, torus))
         if stopped:
             break
         progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
@@ -176,6 +194,11 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
         steps=np.array([step for step, _ in observed]),
         observables=_series([universes for _, universes in observed]),
         frames=frames,
+        measured={
+            name: np.stack([values[name] for values in measured])
+            for name in measured[0]
+            if name not in observed[0][1][0]
+        },
         psi=engine.state(),
         stopped=stopped,
     )
@@ -198,11 +221,28 @@ def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.floa
     }
 
 
+def _measure(
+    initial: NDArray[np.float32], psi: NDArray[np.float32], torus: bool
+) -> dict[str, NDArray[np.float64]]:
+    """Of each universe of psi, (B,) each."""
+    together = max(1, CELLS_MEASURED_TOGETHER // psi[0, 0].size)
+    parts = []
+    for first in range(0, len(psi), together):
+        before, now = (torch.from_numpy(field[first : first + together]) for field in (initial, psi))
+        parts.append({**observables.compare(before, now), **observables.measure(now, torus)})
+    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+
+
+def _frame_steps(result: Rollout) -> NDArray[np.int64]:
+    return np.array([frame.step for frame in result.frames])
+
+
 def _finish(result: Rollout, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
     film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")
-    print(_table(result))
+    print(_table(result.steps, result.observables, PRINTED))
+    print(_table(_frame_steps(result), result.measured, PRINTED_OF_FRAMES))
     if result.stopped:
         print(f"stopped   {result.stopped}")
     print(f"field     {short(folder / 'field.npz')}")
@@ -218,14 +258,17 @@ def _write_field(path: Path, result: Rollout) -> None:
             steps=result.steps,
             allow_pickle=False,
             **{f"observable_{name}": values for name, values in result.observables.items()},
+            measured_steps=_frame_steps(result),
+            **{f"measured_{name}": values for name, values in result.measured.items()},
         )
 
 
-def _table(result: Rollout) -> str:
-    rows = ["step".rjust(8) + "".join(name.rjust(20) for name in PRINTED)]
-    for index in film.spread(len(result.steps) - 1, PRINTED_ROWS):
-        values = (result.observables[name][index].mean() for name in PRINTED)
-        rows.append(f"{result.steps[index]:8d}" + "".join(f"{value:20.6g}" for value in values))
+def _table(steps: NDArray[np.int64], series: dict[str, NDArray[np.float64]], names: Sequence[str]) -> str:
+    """A few rows, of means over universes."""
+    rows = ["step".rjust(8) + "".join(name.rjust(20) for name in names)]
+    for index in film.spread(len(steps) - 1, PRINTED_ROWS):
+        values = (series[name][index].mean() for name in names)
+        rows.append(f"{steps[index]:8d}" + "".join(f"{value:20.6g}" for value in values))
     return "\n".join(rows)
 
 
