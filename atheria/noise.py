@@ -7,7 +7,10 @@ keep the norm of a cell.
 
 import math
 from collections.abc import Callable
+from copy import copy
+from typing import Any
 
+import atheria_core._core as _core
 import torch
 from torch import Tensor
 
@@ -62,9 +65,7 @@ def bit_flip(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
 
     On average rho -> (1 - p) rho + p / (d - 1) sum_k X^k rho X^-k.
     """
-    d = psi.shape[1] // 2
-    if d < 2:
-        raise UserError("noise=bit_flip needs `model.d_state` of at least 2, got 1")
+    d = _several_components("bit_flip", psi)
     hit = draws.uniform(1)[0] < level
     k = 1 + _below(draws.words(1)[0], d - 1)
     return _shift(psi, torch.where(hit, k, 0))
@@ -104,6 +105,22 @@ def amplitude_damping(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> 
     return moved * _norm_ratio(psi, moved)
 
 
+def mixed(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
+    """One of dephasing, bit flip, depolarising and amplitude damping, each with probability 1/4.
+
+    On average the mean of their four maps.
+    """
+    _several_components("mixed", psi)
+    which = _below(draws.words(1)[0].unsqueeze(1), len(_PARTS))
+    changed = psi
+    for index, part in enumerate(_PARTS):
+        changed = torch.where(which == index, part(psi, level, copy(draws), coin), changed)
+    return changed
+
+
+_PARTS = (dephasing, bit_flip, depolarising, amplitude_damping)
+
+
 def thermal(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     """Adds Gaussians of standard deviation `level` to Re and Im of occupied cells.
 
@@ -113,6 +130,14 @@ def thermal(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     re, im = draws.complex_normal(psi.shape[1] // 2)
     kick = torch.cat([re, im]).transpose(0, 1) * level
     return psi + torch.where(occupied, kick.float(), 0.0)
+
+
+def _several_components(name: str, psi: Tensor) -> int:
+    """d, which must be 2 or more for the channel `name`."""
+    d = psi.shape[1] // 2
+    if d < 2:
+        raise UserError(f"noise={name} needs `model.d_state` of at least 2, got 1")
+    return d
 
 
 def _below(words: Tensor, count: int) -> Tensor:
@@ -157,6 +182,41 @@ def channel(name: str) -> Channel | None:
     return found
 
 
+_UNITARY: dict[Channel, str] = {
+    phase_flip: "phase_flip",
+    sign_flip: "sign_flip",
+    seed_mix: "seed",
+    dephasing: "dephasing",
+    bit_flip: "bit_flip",
+    depolarising: "depolarising",
+}
+"""Channels that act on a cell by a unitary that depends on the draws alone, and the extension's names."""
+
+
+class _NativeUnitary(torch.autograd.Function):
+    """Such a channel by the extension: linear in psi, and its adjoint is its inverse at the same draws."""
+
+    @staticmethod
+    def forward(ctx: Any, psi: Tensor, inverse: bool, *use: Any) -> Tensor:
+        ctx.inverse, ctx.use = inverse, use
+        array = psi.detach().resolve_neg().contiguous().numpy()
+        return torch.from_numpy(_core.unitary_noise(array, inverse, *use))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        back = _native_unitary(gradient, not ctx.inverse, *ctx.use)
+        return back, None, *(None for _ in ctx.use)
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
+        return _native_unitary(tangent, ctx.inverse, *ctx.use)
+
+
+def _native_unitary(psi: Tensor, inverse: bool, *use: Any) -> Tensor:
+    changed: Tensor = _NativeUnitary.apply(psi, inverse, *use)  # type: ignore[no-untyped-call]
+    return changed
+
+
 def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0) -> Tensor:
     """One use of a channel: (B, 2d, H, W) -> (B, 2d, H, W).
 
@@ -170,6 +230,17 @@ def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first
     """
     if level == 0:
         return psi
+    name = _UNITARY.get(noise)
+    several = psi.shape[1] > 2  # with one component a channel may have to refuse, as it does in Python
+    if name is None or psi.device.type != "cpu" or psi.dtype != torch.float32 or not several:
+        return by_torch(noise, psi, level, seed, step, first_universe)
+    return _native_unitary(psi, False, name, level, seed, step, first_universe)
+
+
+def by_torch(
+    noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0
+) -> Tensor:
+    """As `apply`, by the channel's own function: on any device, and slower on the CPU."""
     universes, _, height, width = psi.shape
     lattice = Lattice(universes, height, width, psi.device, first_universe)
     origin = Lattice(universes, 1, 1, psi.device, first_universe)

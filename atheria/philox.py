@@ -8,6 +8,7 @@ is used, never on what was drawn before it, on which rank, or in which order.
 import math
 from dataclasses import dataclass
 
+import atheria_core._core as _core
 import torch
 from torch import Tensor
 
@@ -19,6 +20,12 @@ COIN = 159
 """Stream of the noise's one draw per universe, at the origin."""
 INITIAL_STATE = 160
 """First stream of initial states."""
+POOL = 240
+"""Stream that chooses universes of a pool."""
+DAMAGE = 241
+"""Stream of damage."""
+LENGTH = 242
+"""Stream of the length of a rollout, at the origin."""
 STREAMS = 256
 """Streams of a universe."""
 
@@ -73,6 +80,27 @@ class Lattice:
         return along(2, self.width), along(1, self.height), step_word, universe * STREAMS + stream
 
 
+def words(seed: int, lattice: Lattice, step: int, first_word: int, count: int) -> Tensor:
+    """Words of every cell at one step, by torch: int64 (count, B, H, W).
+
+    Args:
+        seed: Key.
+        lattice: The cells.
+        step: Counter.
+        first_word: Counted from the first of stream 0, four to a stream.
+        count: How many.
+    """
+    streams = range(first_word // 4, -(-(first_word + count) // 4))
+    drawn = torch.cat([philox(lattice.counter(step, stream), seed) for stream in streams])
+    return drawn[first_word % 4 :][:count]
+
+
+def native_words(seed: int, lattice: Lattice, step: int, first_word: int, count: int) -> Tensor:
+    """The same by the extension, which is faster but knows the CPU alone."""
+    cells = lattice.universes, lattice.height, lattice.width, lattice.first
+    return torch.from_numpy(_core.words(seed, *cells, step, first_word, count))
+
+
 class Draws:
     """The words of every cell at one step, read in order across consecutive streams."""
 
@@ -80,17 +108,14 @@ class Draws:
         self._seed = seed
         self._lattice = lattice
         self._step = step
-        self._stream = first_stream
-        self._words: list[Tensor] = []
+        self._next_word = 4 * first_stream
 
     def words(self, count: int) -> Tensor:
         """The next `count` words of each cell: int64 (count, B, H, W)."""
-        while len(self._words) < count:
-            counter = self._lattice.counter(self._step, self._stream)
-            self._words.extend(philox(counter, self._seed))
-            self._stream += 1
-        taken, self._words = self._words[:count], self._words[count:]
-        return torch.stack(taken)
+        draw = native_words if self._lattice.device.type == "cpu" else words
+        drawn = draw(self._seed, self._lattice, self._step, self._next_word, count)
+        self._next_word += count
+        return drawn
 
     def uniform(self, count: int) -> Tensor:
         """The next `count` uniform numbers of each cell: float32 (count, B, H, W) in [0, 1)."""

@@ -20,6 +20,15 @@ using HostArray = nb::ndarray<nb::ro>;
 template <typename Value>
 using NumpyArray = nb::ndarray<nb::numpy, Value>;
 
+using FieldArray = nb::ndarray<const float, nb::numpy, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+
+// The caller's memory, which it must keep.
+inline at::Tensor as_tensor(const FieldArray& field) {
+  std::vector<std::int64_t> shape;
+  for (std::size_t axis = 0; axis < 4; ++axis) shape.push_back(static_cast<std::int64_t>(field.shape(axis)));
+  return at::from_blob(const_cast<float*>(field.data()), shape, at::kFloat);
+}
+
 inline std::string described(const HostArray& array) {
   const auto type = array.dtype();
   const char* kind = "other";

@@ -13,13 +13,16 @@
 
 #include "arrays.hpp"
 #include "engine.hpp"
+#include "philox.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 using atheria::amplitudes;
 using atheria::as_field;
 using atheria::as_numpy;
+using atheria::as_tensor;
 using atheria::Engine;
+using atheria::FieldArray;
 
 namespace {
 
@@ -120,6 +123,12 @@ nb::dict to_dict(const atheria::Info& info) {
   return result;
 }
 
+template <typename Work>
+auto without_gil(Work work) {
+  const nb::gil_scoped_release released;
+  return work();
+}
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -133,6 +142,28 @@ NB_MODULE(_core, m) {
       PyErr_SetString(PyExc_RuntimeError, error.what_without_backtrace());
     }
   });
+
+  m.def(
+      "words",
+      [](std::uint64_t seed, std::int64_t universes, std::int64_t height, std::int64_t width,
+         std::int64_t first_universe, std::int64_t step, std::int64_t first_word, std::int64_t count) {
+        return as_numpy<std::int64_t>(without_gil([&] {
+          return atheria::words(seed, {universes, height, width, first_universe}, step, first_word, count);
+        }));
+      },
+      "seed"_a, "universes"_a, "height"_a, "width"_a, "first_universe"_a, "step"_a, "first_word"_a, "count"_a,
+      "Words of every cell at one step, as `atheria.philox.words`: (count, B, H, W).");
+
+  m.def(
+      "unitary_noise",
+      [](const FieldArray& psi, bool inverse, const std::string& name, double level, std::uint64_t seed,
+         std::int64_t step, std::int64_t first_universe) {
+        const auto field = as_tensor(psi);
+        return as_numpy<float>(without_gil(
+            [&] { return atheria::Noise{name, level}.apply(field, seed, step, first_universe, inverse); }));
+      },
+      "psi"_a, "inverse"_a, "name"_a, "level"_a, "seed"_a, "step"_a, "first_universe"_a,
+      "A channel that acts by unitaries, or its inverse at the same random numbers: (B, 2d, H, W).");
 
   nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
 

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 
+#include <array>
 #include <cmath>
 #include <complex>
 #include <map>
@@ -15,21 +16,29 @@
 namespace atheria {
 namespace {
 
-// coin: a word that all cells of the universe share at this step.
-using Channel = void (*)(Cell cell, double level, Draws& draws, std::uint32_t coin);
+struct Use {
+  double level;
+  std::uint32_t coin;  // a word that all cells of the universe share at this step
+  bool inverse;        // undo what the same draws do; of unitary channels alone
 
-void phase_flip(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
-  const bool hit = uniform(draws.next()) < static_cast<float>(level);
+  bool hits(Draws& draws) const { return uniform(draws.next()) < static_cast<float>(level); }
+};
+
+using Channel = void (*)(Cell cell, Draws& draws, const Use& use);
+
+void phase_flip(Cell cell, Draws& draws, const Use& use) {
+  if (!use.hits(draws)) {
+    draws.skip(cell.d_state);
+    return;
+  }
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
-    const auto word = draws.next();
-    if (!hit) continue;
-    const std::complex<float> turn(std::polar(1.0, 2.0 * std::numbers::pi * uniform(word)));
-    cell.set(i, cell.get(i) * turn);
+    const double angle = 2.0 * std::numbers::pi * uniform(draws.next());
+    cell.set(i, cell.get(i) * std::complex<float>(std::polar(1.0, use.inverse ? -angle : angle)));
   }
 }
 
-void sign_flip(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
-  if (uniform(draws.next()) >= static_cast<float>(level)) return;
+void sign_flip(Cell cell, Draws& draws, const Use& use) {
+  if (!use.hits(draws)) return;
   for (std::int64_t i = 0; i < cell.d_state; ++i) cell.set(i, -cell.get(i));
 }
 
@@ -54,25 +63,29 @@ void shift(Cell cell, std::int64_t k) {
   }
 }
 
-void dephasing(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
-  const bool hit = uniform(draws.next()) < static_cast<float>(level);
+void dephasing(Cell cell, Draws& draws, const Use& use) {
+  if (!use.hits(draws)) return;
   const auto k = below(draws.next(), cell.d_state);
-  if (hit) clock(cell, k);
+  clock(cell, use.inverse ? cell.d_state - k : k);
 }
 
-void bit_flip(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
-  const bool hit = uniform(draws.next()) < static_cast<float>(level);
+void bit_flip(Cell cell, Draws& draws, const Use& use) {
+  if (!use.hits(draws)) return;
   const auto k = 1 + below(draws.next(), cell.d_state - 1);
-  if (hit) shift(cell, k);
+  shift(cell, use.inverse ? cell.d_state - k : k);
 }
 
-void depolarising(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
-  const bool hit = uniform(draws.next()) < static_cast<float>(level);
+void depolarising(Cell cell, Draws& draws, const Use& use) {
+  if (!use.hits(draws)) return;
   const auto a = below(draws.next(), cell.d_state);
   const auto b = below(draws.next(), cell.d_state);
-  if (!hit) return;
-  clock(cell, b);
-  shift(cell, a);
+  if (use.inverse) {
+    shift(cell, cell.d_state - a);
+    clock(cell, cell.d_state - b);
+  } else {
+    clock(cell, b);
+    shift(cell, a);
+  }
 }
 
 double energy_of(Cell cell) {
@@ -95,41 +108,59 @@ std::int64_t jump_source(Cell cell, double level, double threshold) {
   return 0;
 }
 
-void amplitude_damping(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
+void amplitude_damping(Cell cell, Draws& draws, const Use& use) {
   const double before = energy_of(cell);
-  const auto source = jump_source(cell, level, uniform(draws.next()) * before);
+  const auto source = jump_source(cell, use.level, uniform(draws.next()) * before);
   const auto landed = cell.get(source);
-  const auto shrink = static_cast<float>(source > 0 ? 0.0 : std::sqrt(1 - level));
+  const auto shrink = static_cast<float>(source > 0 ? 0.0 : std::sqrt(1 - use.level));
   for (std::int64_t i = 1; i < cell.d_state; ++i) cell.set(i, cell.get(i) * shrink);
   cell.set(0, landed);
   const double after = energy_of(cell);
   if (after > 0) scale(cell, std::sqrt(before / after));
 }
 
-void thermal(Cell cell, double level, Draws& draws, std::uint32_t /*coin*/) {
+// One of four, each with its own words.
+void mixed(Cell cell, Draws& draws, const Use& use) {
+  static constexpr std::array<Channel, 4> parts = {dephasing, bit_flip, depolarising, amplitude_damping};
+  parts[static_cast<std::size_t>(below(draws.next(), 4))](cell, draws, use);
+}
+
+void thermal(Cell cell, Draws& draws, const Use& use) {
   if (energy_of(cell) == 0) return;
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
     const auto radius = draws.next();
-    cell.set(i, cell.get(i) + std::complex<float>(level * complex_normal(radius, draws.next())));
+    cell.set(i, cell.get(i) + std::complex<float>(use.level * complex_normal(radius, draws.next())));
   }
 }
 
 // The seed's QuantumNoiseInjector: phase flips at the level each step, and in one step of five
 // sign flips at a tenth of it.
-void seed_mix(Cell cell, double level, Draws& draws, std::uint32_t coin) {
-  phase_flip(cell, level, draws, coin);
-  if (uniform(coin) < 0.2F) sign_flip(cell, 0.1 * level, draws, coin);
+void seed_mix(Cell cell, Draws& draws, const Use& use) {
+  phase_flip(cell, draws, use);
+  if (uniform(use.coin) < 0.2F) sign_flip(cell, draws, {0.1 * use.level, use.coin, use.inverse});
 }
 
-const std::map<std::string, Channel>& channels() {
-  static const std::map<std::string, Channel> table = {{"amplitude_damping", amplitude_damping},
-                                                       {"bit_flip", bit_flip},
-                                                       {"dephasing", dephasing},
-                                                       {"depolarising", depolarising},
-                                                       {"phase_flip", phase_flip},
-                                                       {"seed", seed_mix},
-                                                       {"sign_flip", sign_flip},
-                                                       {"thermal", thermal}};
+// A channel in a row of cells; compiled for each, since most cells only see that they are not hit.
+template <Channel channel>
+void along_row(Cell first, const Row& words, const Use& use, std::int64_t width) {
+  for (std::int64_t x = 0; x < width; ++x) {
+    auto draws = words.at(x);
+    channel({first.re + x, first.im + x, first.stride, first.d_state}, draws, use);
+  }
+}
+
+using RowChannel = void (*)(Cell first, const Row& words, const Use& use, std::int64_t width);
+
+const std::map<std::string, RowChannel>& channels() {
+  static const std::map<std::string, RowChannel> table = {{"amplitude_damping", along_row<amplitude_damping>},
+                                                          {"bit_flip", along_row<bit_flip>},
+                                                          {"dephasing", along_row<dephasing>},
+                                                          {"depolarising", along_row<depolarising>},
+                                                          {"mixed", along_row<mixed>},
+                                                          {"phase_flip", along_row<phase_flip>},
+                                                          {"seed", along_row<seed_mix>},
+                                                          {"sign_flip", along_row<sign_flip>},
+                                                          {"thermal", along_row<thermal>}};
   return table;
 }
 
@@ -146,24 +177,24 @@ void Noise::check() const {
   }
 }
 
-at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step) const {
+at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step,
+                        std::int64_t first_universe, bool inverse) const {
   if (name == "none" || level == 0) return psi;
   const auto channel = channels().at(name);
   const auto shape = Shape::of(psi);
-  if (name == "bit_flip" && shape.d_state < 2) {
-    throw std::invalid_argument("noise bit_flip needs `d_state` of at least 2, got 1");
+  if ((name == "bit_flip" || name == "mixed") && shape.d_state < 2) {
+    throw std::invalid_argument("noise " + name + " needs `d_state` of at least 2, got 1");
   }
   auto noisy = psi.clone();
   auto* data = noisy.data_ptr<float>();
   at::parallel_for(0, shape.universes * shape.height, 1, [&](std::int64_t begin, std::int64_t end) {
+    Row words(shape.width);
     for (std::int64_t row = begin; row < end; ++row) {
       const auto universe = row / shape.height;
       const auto y = row % shape.height;
-      const auto coin = Draws(seed, 0, 0, step, universe, stream::coin).next();
-      for (std::int64_t x = 0; x < shape.width; ++x) {
-        Draws draws(seed, x, y, step, universe, stream::noise);
-        channel(Cell::at(data, shape, universe, y, x), level, draws, coin);
-      }
+      const Use use{level, Draws(seed, 0, 0, step, first_universe + universe, stream::coin).next(), inverse};
+      words.draw(seed, y, step, first_universe + universe, stream::noise);
+      channel(Cell::at(data, shape, universe, y, 0), words, use, shape.width);
     }
   });
   return noisy;

@@ -2,11 +2,14 @@
 // numbers: as easy as 1, 2, 3" (SC 2011). atheria/philox.py draws the same numbers.
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <array>
 #include <cmath>
 #include <complex>
 #include <cstdint>
 #include <numbers>
+#include <vector>
 
 namespace atheria {
 
@@ -61,22 +64,72 @@ class Draws {
       : key_(seed),
         counter_{static_cast<std::uint32_t>(x), static_cast<std::uint32_t>(y),
                  static_cast<std::uint32_t>(step),
-                 static_cast<std::uint32_t>(universe) * stream::count + first_stream} {}
+                 static_cast<std::uint32_t>(universe) * stream::count + first_stream},
+        words_(philox(counter_, key_)) {}
+
+  // With the first stream's words, where they are known.
+  Draws(std::uint64_t seed, Words counter, Words first) : key_(seed), counter_(counter), words_(first) {}
 
   std::uint32_t next() {
-    if (lane_ == 4) {
+    if (lane_ >= 4) {
+      counter_[3] += lane_ / 4;
+      lane_ %= 4;
       words_ = philox(counter_, key_);
-      ++counter_[3];
-      lane_ = 0;
     }
     return words_[lane_++];
   }
 
+  void skip(std::int64_t count) { lane_ += static_cast<std::uint32_t>(count); }
+
  private:
   std::uint64_t key_;
   Words counter_;
-  Words words_{};
-  std::size_t lane_ = 4;
+  Words words_;
+  std::uint32_t lane_ = 0;  // runs on into streams that are not drawn yet
 };
+
+// One stream's words for a row of cells, which the compiler draws several at a time.
+class Row {
+ public:
+  explicit Row(std::int64_t width) : width_(static_cast<std::size_t>(width)), words_(4 * width_) {}
+
+  void draw(std::uint64_t seed, std::int64_t y, std::int64_t step, std::int64_t universe,
+            std::uint32_t stream) {
+    seed_ = seed;
+    counter_ = {0, static_cast<std::uint32_t>(y), static_cast<std::uint32_t>(step),
+                static_cast<std::uint32_t>(universe) * stream::count + stream};
+    auto* const words = words_.data();
+    for (std::size_t x = 0; x < width_; ++x) {
+      const auto drawn = philox({static_cast<std::uint32_t>(x), counter_[1], counter_[2], counter_[3]}, seed);
+      for (std::size_t lane = 0; lane < 4; ++lane) words[lane * width_ + x] = drawn[lane];
+    }
+  }
+
+  const std::uint32_t* lane(std::size_t index) const { return words_.data() + index * width_; }
+
+  // A cell's words from this stream on.
+  Draws at(std::int64_t x) const {
+    const auto* const first = words_.data() + x;
+    return {seed_,
+            {static_cast<std::uint32_t>(x), counter_[1], counter_[2], counter_[3]},
+            {first[0], first[width_], first[2 * width_], first[3 * width_]}};
+  }
+
+ private:
+  std::size_t width_;
+  std::vector<std::uint32_t> words_;
+  std::uint64_t seed_ = 0;
+  Words counter_{};
+};
+
+// Universes first.. on a height x width grid.
+struct Lattice {
+  std::int64_t universes, height, width, first;
+};
+
+// `count` words of every cell at one step, the first being word `first_word` of stream 0, four to a stream:
+// int64 (count, B, H, W).
+at::Tensor words(std::uint64_t seed, const Lattice& lattice, std::int64_t step, std::int64_t first_word,
+                 std::int64_t count);
 
 }  // namespace atheria

@@ -16,7 +16,7 @@ from atheria.config import InitialStateConfig, PhysicsConfig
 from atheria.field import energy_density
 from atheria.observables import observe
 from atheria.philox import Lattice
-from atheria.physics import Dynamics, advance, fire_mask
+from atheria.physics import Dynamics, combine, fire_mask
 
 from .conftest import MODELS, PHYSICS, plain_torchscript
 
@@ -51,7 +51,7 @@ def near_threshold(dynamics: Dynamics, state) -> torch.Tensor:
     delta, _ = laws.propose(dynamics.law, state.psi, state.memory)
     mask = fire_mask(state, physics.fire_rate, dynamics.seed) if physics.fire_rate < 1 else None
     unchecked = PhysicsConfig(physics.gamma, 0.0, "none", physics.fire_rate, physics.boundary)
-    norm = energy_density(advance(state.psi, delta, unchecked, mask, state.reference_energy)).sqrt()
+    norm = energy_density(combine(state.psi, delta, unchecked, mask)).sqrt()
     return ((norm - physics.epsilon).abs() < 1e-5).unsqueeze(1)
 
 
@@ -138,3 +138,18 @@ def test_memory_is_carried_alike(tmp_path: Path) -> None:
     dynamics = Dynamics(law, PhysicsConfig(0.1, 0.0, "none", 1.0, "torus"), SEED)
     worst, _ = compare(engine, dynamics, psi)
     assert worst <= 1e-5
+
+
+class Still(torch.nn.Module):
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(psi)
+
+
+@pytest.mark.parametrize("channel", ["bit_flip", "mixed"])
+def test_shifts_need_two_components(tmp_path: Path, channel: str) -> None:
+    engine = Engine(d_state=1)
+    engine.load_model(plain_torchscript(Still(), tmp_path / "still.pt"), {})
+    engine.set_noise(channel, 0.5)
+    engine.set_state(np.ones((1, 2, 4, 4), np.float32))
+    with pytest.raises(ValueError, match=f"noise {channel} needs `d_state` of at least 2, got 1"):
+        engine.step_native()

@@ -2,7 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from atheria.philox import Draws, Lattice, philox, to_uniform
+from atheria.philox import Draws, Lattice, native_words, philox, to_uniform
+from atheria.philox import words as torch_words
 
 CPU = torch.device("cpu")
 WORD = st.integers(0, 2**32 - 1)
@@ -23,6 +24,24 @@ def test_known_answers_of_the_reference_implementation() -> None:
         0x5001E420,
         0x24126EA1,
     ]
+
+
+LATTICES = st.builds(
+    Lattice,
+    st.integers(1, 3),
+    st.integers(1, 5),
+    st.integers(1, 70),
+    st.just(CPU),
+    st.sampled_from([0, 2**24 - 3]),
+)
+
+
+@given(st.integers(0, 2**64 - 1), LATTICES, st.integers(0, 2**40), st.integers(0, 1000), st.integers(1, 17))
+def test_the_extension_draws_the_words_of_torch(
+    seed: int, lattice: Lattice, step: int, first_word: int, count: int
+) -> None:
+    native = native_words(seed, lattice, step, first_word, count)
+    assert torch.equal(native, torch_words(seed, lattice, step, first_word, count))
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**31), st.integers(0, 200))

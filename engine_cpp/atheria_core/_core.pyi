@@ -1,11 +1,21 @@
 """Atheria's native engine. Use it through the package `atheria_core`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy
 from numpy.typing import NDArray
 
+
+def words(seed: int, universes: int, height: int, width: int, first_universe: int, step: int, first_word: int, count: int) -> NDArray[numpy.int64]:
+    """
+    Words of every cell at one step, as `atheria.philox.words`: (count, B, H, W).
+    """
+
+def unitary_noise(psi: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None, None), order='C', device='cpu', writable=False)], inverse: bool, name: str, level: float, seed: int, step: int, first_universe: int) -> NDArray[numpy.float32]:
+    """
+    A channel that acts by unitaries, or its inverse at the same random numbers: (B, 2d, H, W).
+    """
 
 class Snapshot:
     """A whole universe, kept by Engine.snapshot()."""
