@@ -52,11 +52,14 @@ class PhysicsConfig:
 
 @dataclass(config=SCHEMA, frozen=True)
 class CurriculumConfig:
-    """How the noise level grows with the episode; see `atheria.noise.Curriculum`."""
+    """How the noise level grows during training; see `atheria.curriculum`."""
 
-    name: Literal["constant", "linear", "cosine"]
+    name: Literal["constant", "linear", "cosine", "steps", "adaptive"]
     episodes: Positive | None = None
     off_below: Annotated[float, Field(ge=0)] = 0.0
+    stages: Annotated[int, Field(ge=2)] = 5
+    patience: Positive = 25
+    surviving: Annotated[float, Field(ge=0, le=1)] = 0.3
 
 
 @dataclass(config=SCHEMA, frozen=True)
@@ -96,22 +99,69 @@ Grid = Annotated[list[int], BeforeValidator(_as_sides)]
 
 
 @dataclass(config=SCHEMA, frozen=True)
+class PhaseConfig:
+    """The beginning of a training, on a smaller problem.
+
+    Attributes:
+        episodes: How long it lasts.
+        grid: Grid of its universes.
+        steps: Longest rollout.
+        noise: Factor on the curriculum's level, 0 to 1.
+    """
+
+    episodes: Positive
+    grid: Grid
+    steps: Positive
+    noise: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+@dataclass(config=SCHEMA, frozen=True)
 class TrainerConfig:
-    """The training loop; what the trainers v3 and v4 differ in is here."""
+    """The training loop; what the trainers v3 and v4 differ in is here.
+
+    Attributes:
+        steps: Longest rollout, in steps.
+        steps_min: Shortest: each episode's length is drawn uniformly from there to `steps`; None for
+            `steps` always.
+        truncate: Steps that a gradient reaches back; the objective is evaluated at the end of every
+            such segment. None for the whole rollout.
+        scheduler: Of the learning rate: ``plateau`` divides it by 10 when `patience` evaluations brought no
+            improvement, ``cosine`` lowers it to a hundredth by the last episode.
+        pool: Universes that outlive their episode; 0 for none.
+        damage: Universes of a batch from the pool that lose a disk of matter first.
+        gradient_checkpointing: Whether activations are computed anew instead of kept.
+        normalise_gradients: Whether each parameter's gradient is scaled to norm 1, before clipping.
+        compile: Whether torch.compile compiles the law.
+        phases: Beginnings on smaller problems; afterwards `grid`, `steps` and the noise as they are.
+        init_from: ``run:RUN_ID`` or the path of a checkpoint whose weights the law starts with.
+        init_strict: Whether all of these weights must fit; else those of equal name and shape are taken.
+        eval_steps: Horizon of evaluations; None for `steps`.
+    """
 
     name: Literal["v3", "v4"]
     episodes: Positive
     steps: Positive
+    steps_min: Positive | None
+    truncate: Positive | None
     batch_size: Universes
+    pool: Annotated[int, Field(ge=0)]
+    damage: Annotated[int, Field(ge=0)]
     grid: Grid
+    phases: list[PhaseConfig]
     lr: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     optimizer: Literal["adam", "adamw"]
     weight_decay: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    scheduler: Literal["none", "plateau"]
+    scheduler: Literal["none", "plateau", "cosine"]
     patience: Annotated[int, Field(ge=0)]
     clip: Annotated[float, Field(gt=0)]
+    normalise_gradients: bool
     precision: Literal["fp32", "bf16"]
+    gradient_checkpointing: bool
+    compile: bool
+    init_from: str | None
+    init_strict: bool
     eval_every: Positive
+    eval_steps: Positive | None
     eval_universes: Universes
     checkpoint_every: Positive
     loss: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]

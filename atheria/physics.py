@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from atheria import noise
 from atheria.config import PhysicsConfig
@@ -30,12 +31,19 @@ class State(NamedTuple):
         memory: What a law with memory carries along, or None.
         reference_energy: (B,), the energy that ``global`` normalisation restores.
         step: Counter of the randomness of the next step.
+        unnormalised: psi as the last step left it before normalisation and noise.
     """
 
     psi: Tensor
     memory: Tensor | None
     reference_energy: Tensor
     step: int
+    unnormalised: Tensor
+
+    def detached(self) -> "State":
+        """The same state, through which no gradient flows back."""
+        memory = None if self.memory is None else self.memory.detach()
+        return self._replace(psi=self.psi.detach(), memory=memory)
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,8 @@ class Dynamics:
         channel: Noise channel, or None.
         level: Its rate per step.
         half_precision: Whether the law's network runs in bfloat16; the field stays float32.
+        gradient_checkpointing: Whether a step's activations are computed anew for the gradient instead
+            of kept (Chen et al., 2016): memory for a field a step, time for one more forward.
         first_universe: Index of psi[0] among all universes.
     """
 
@@ -58,23 +68,31 @@ class Dynamics:
     channel: noise.Channel | None = None
     level: float = 0.0
     half_precision: bool = False
+    gradient_checkpointing: bool = False
     first_universe: int = 0
 
     def start(self, psi: Tensor, step: int = 0) -> State:
         """The state that begins with the field psi (B, 2d, H, W)."""
         memory = initial_memory(self.law, psi)
-        return State(psi, memory, total_energy(psi), step)
+        return State(psi, memory, total_energy(psi), step, psi)
 
     def step(self, state: State) -> State:
         """One step."""
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            following: State = checkpoint(self._step, state, use_reentrant=False)
+            return following
+        return self._step(state)
+
+    def _step(self, state: State) -> State:
         delta, memory = self._propose(state)
         mask = None
         if self.physics.fire_rate < 1:
             mask = fire_mask(state, self.physics.fire_rate, self.seed, self.first_universe)
-        psi = advance(state.psi, delta, self.physics, mask, state.reference_energy)
+        phi = combine(state.psi, delta, self.physics, mask)
+        psi = normalise(phi, self.physics.normalise, state.reference_energy)
         if self.channel is not None:
             psi = noise.apply(self.channel, psi, self.level, self.seed, state.step, self.first_universe)
-        return State(psi, memory, state.reference_energy, state.step + 1)
+        return State(psi, memory, state.reference_energy, state.step + 1, phi)
 
     def rollout(self, state: State, steps: int) -> State:
         """`steps` steps."""
@@ -98,21 +116,14 @@ def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> 
     return (uniform < rate).float().transpose(0, 1)
 
 
-def advance(
-    psi: Tensor,
-    delta: Tensor,
-    physics: PhysicsConfig,
-    mask: Tensor | None,
-    reference_energy: Tensor,
-) -> Tensor:
-    """The field after one step, before noise: (B, 2d, H, W).
+def combine(psi: Tensor, delta: Tensor, physics: PhysicsConfig, mask: Tensor | None) -> Tensor:
+    """The field phi after decay, law, mask and threshold, before normalisation: (B, 2d, H, W).
 
     Args:
         psi: The field, (B, 2d, H, W).
         delta: What the law proposes, of the same shape.
-        physics: Decay, threshold and normalisation.
+        physics: Decay and threshold.
         mask: Which cells update, (B, 1, H, W) of 0 and 1; None for all.
-        reference_energy: (B,), what ``global`` normalisation restores.
     """
     phi = (1 - physics.gamma) * psi + delta
     if mask is not None:
@@ -120,7 +131,7 @@ def advance(
     if physics.epsilon > 0:
         norm = energy_density(phi.detach()).sqrt().unsqueeze(1)
         phi = phi * (norm > physics.epsilon)
-    return normalise(phi, physics.normalise, reference_energy)
+    return phi
 
 
 def normalise(phi: Tensor, kind: str, reference_energy: Tensor) -> Tensor:

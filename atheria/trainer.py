@@ -1,23 +1,26 @@
 """The training loop's state and its one step, an episode. Trainers v3 and v4 are configurations of it.
 
-An episode draws a batch of initial states, rolls it out under the law and the noise of the curriculum,
-and takes one optimiser step on the objective.
+An episode draws a batch of universes, fresh or from the pool, rolls it out under the law and the noise of
+the curriculum, and takes one optimiser step on the objective.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from atheria import initial_state, noise, observables
-from atheria.config import TrainConfig, UserError
-from atheria.curriculum import Curriculum
-from atheria.laws import Law
-from atheria.losses import Objective
-from atheria.philox import Lattice
-from atheria.physics import Dynamics
+from atheria import curriculum, initial_state, noise, observables
+from atheria.config import TrainConfig, TrainerConfig, UserError
+from atheria.field import total_energy
+from atheria.laws import Law, initial_memory
+from atheria.losses import Evaluation, Objective, Trajectory
+from atheria.phases import Phase, all_phases, phase_of
+from atheria.philox import LENGTH, Draws, Lattice
+from atheria.physics import Dynamics, State
+from atheria.pool import Pool
 
 _HELD_OUT = 1 << 63
 """Flips the seed's highest bit: evaluation never sees a number that training drew."""
@@ -32,27 +35,28 @@ class Trainer:
         device: Where to compute.
 
     Raises:
-        UserError: The objective or the noise names what does not exist, or does not suit the grid.
+        UserError: Settings contradict each other, or the objective or the noise names what does not exist
+            or does not suit a grid.
     """
 
     def __init__(self, law: Law, config: TrainConfig, device: torch.device) -> None:
         settings = config.trainer
+        check_settings(settings)
         self.law = law
         self.episode = 0
         self._config = config
         self._device = device
+        self._network = cast(nn.Module, torch.compile(law)) if settings.compile else law
         self._objective = Objective(settings.loss)
         self._channel = noise.channel(config.noise.name)
-        self._curriculum = Curriculum(config.noise.curriculum, config.noise.level, settings.episodes)
+        self._curriculum = curriculum.make(config.noise.curriculum, config.noise.level, settings.episodes)
         optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
         self._optimizer = optimizer(law.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        # One step an evaluation: the training loss of one batch is too noisy to tell a plateau by.
-        self._scheduler = (
-            ReduceLROnPlateau(self._optimizer, patience=settings.patience)
-            if settings.scheduler == "plateau"
-            else None
-        )
-        self._check_grid()
+        self._scheduler = _scheduler(self._optimizer, settings)
+        self._pool: Pool | None = None
+        self._clock = 0  # steps of all episodes so far: counter of the randomness
+        for phase in all_phases(settings):
+            self._check_grid(phase.grid)
 
     def train_episode(self) -> dict[str, float]:
         """Trains on one batch of universes; returns the metrics ``train/...``.
@@ -61,28 +65,42 @@ class Trainer:
             UserError: The loss is no longer finite.
         """
         settings = self._config.trainer
-        level = self._curriculum.level(self.episode) if self._channel else 0.0
-        initial = self._initial_states(settings.batch_size, self._config.seed, self.episode + 1)
+        phase = phase_of(self.episode, settings)
+        level = phase.noise * self._curriculum.level(self.episode) if self._channel else 0.0
+        batch, places = self._draw_batch(phase)
+        steps = self._rollout_length(phase)
         dynamics = self._dynamics(self._config.seed, level)
-        state = dynamics.start(initial, step=self.episode * settings.steps)
-        final = dynamics.rollout(state, settings.steps).psi
-        loss, terms = self._objective(initial, final)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss.item()} at episode {self.episode + 1}; lower `trainer.lr` or "
-                "`trainer.steps`, or normalise: physics.normalise=cell"
-            )
+        reference = total_energy(batch.initial)
+        state = State(batch.psi, batch.memory, reference, self._clock, batch.psi)
+
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.law.parameters(), settings.clip)
-        self._optimizer.step()
+        segments = _segments(steps, settings.truncate)
+        evaluations = []
+        for length in segments:
+            state, evaluation = self._roll(dynamics, state.detached(), batch.initial, length)
+            self._check_finite(evaluation.loss)
+            loss = evaluation.loss.mean() / len(segments)
+            loss.backward()  # type: ignore[no-untyped-call]
+            evaluations.append(evaluation)
+        learning_rate = self._optimizer.param_groups[0]["lr"]
+        gradient_norm = self._descend()
+
+        state, last = state.detached(), evaluations[-1]
+        if self._pool is not None and places is not None:
+            self._pool.put(places, Pool(batch.initial, state.psi, state.memory, last.loss.detach()))
+        means = {name: value.item() for name, value in _mean(evaluations).items()}
+        surviving = (total_energy(state.psi) / reference.clamp_min(1e-12)).mean().item()
+        self._curriculum.update(means["loss"], surviving)
+        self._clock += steps
         self.episode += 1
         return {
-            "train/loss": loss.item(),
-            **{f"train/{name}": term.item() for name, term in terms.items()},
+            **{f"train/{name}": value for name, value in means.items()},
+            **{f"train/weighted/{name}": w * means[name] for name, w in self._objective.weights.items()},
             "train/noise_level": level,
-            "train/gradient_norm": norm.item(),
-            "train/lr": self._optimizer.param_groups[0]["lr"],
+            "train/gradient_norm": gradient_norm,
+            "train/lr": learning_rate,
+            "train/steps": float(steps),
+            "train/phase": float(phase.number),
         }
 
     @torch.no_grad()
@@ -91,33 +109,35 @@ class Trainer:
 
         The states are the same at every evaluation and for every law of the same seed.
         """
-        seed = self._config.seed ^ _HELD_OUT
-        initial = self._initial_states(self._config.trainer.eval_universes, seed, 0)
-        dynamics = self._dynamics(seed, level=0.0)
+        settings = self._config.trainer
+        dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level=0.0)
+        initial = self._initial_states(settings.eval_universes, dynamics.seed, 0, settings.grid)
         self.law.eval()
-        final = dynamics.rollout(dynamics.start(initial), self._config.trainer.steps).psi
+        horizon = settings.eval_steps or settings.steps
+        state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, horizon)
         self.law.train()
-        loss, terms = self._objective(initial, final)
-        measured = observables.observe(final, self._config.physics.boundary == "torus")
-        return {
-            "eval/loss": loss.item(),
-            **{f"eval/{name}": term.item() for name, term in terms.items()},
-            **{f"eval/{name}": value.mean().item() for name, value in measured.items()},
-        }
+        measured = observables.measure(state.psi, self._config.physics.boundary == "torus")
+        compared = observables.compare(initial, state.psi)
+        everything = _mean([evaluation]) | measured | compared
+        return {f"eval/{name}": value.mean().item() for name, value in everything.items()}
 
     @torch.no_grad()
     def held_out_rollout(self) -> Iterator[tuple[int, Tensor]]:
-        """Steps and fields (2d, H, W) of a held-out universe, from its start to the horizon."""
+        """Steps and fields (2d, H, W) of a held-out universe, from its start to the evaluation's horizon."""
+        settings = self._config.trainer
         dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level=0.0)
-        state = dynamics.start(self._initial_states(1, dynamics.seed, 0))
+        state = dynamics.start(self._initial_states(1, dynamics.seed, 0, settings.grid))
         yield 0, state.psi[0]
-        for step in range(1, self._config.trainer.steps + 1):
+        for step in range(1, (settings.eval_steps or settings.steps) + 1):
             state = dynamics.step(state)
             yield step, state.psi[0]
 
     def step_scheduler(self, loss: float) -> None:
-        """Tells the learning-rate schedule the loss of an evaluation."""
-        if self._scheduler is not None:
+        """Tells the learning-rate schedule the loss of an evaluation.
+
+        That of one training batch is too noisy to tell a plateau by.
+        """
+        if isinstance(self._scheduler, ReduceLROnPlateau):
             self._scheduler.step(loss)
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,9 +148,9 @@ class Trainer:
             "optimizer_state_dict": self._optimizer.state_dict(),
             "scheduler_state_dict": self._scheduler.state_dict() if self._scheduler else None,
             "curriculum_state": self._curriculum.state_dict(),
-            "pool": None,
-            # Draws depend on the seed and on the episode alone; the position is complete.
-            "rng": {"seed": self._config.seed, "episode": self.episode},
+            "pool": self._pool.state_dict() if self._pool else None,
+            # Draws depend on seed, episode and step alone; the position is complete.
+            "rng": {"seed": self._config.seed, "episode": self.episode, "step": self._clock},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,30 +160,134 @@ class Trainer:
         if self._scheduler is not None and state["scheduler_state_dict"] is not None:
             self._scheduler.load_state_dict(state["scheduler_state_dict"])
         self._curriculum.load_state_dict(state["curriculum_state"])
+        self._pool = Pool.from_state_dict(state["pool"]) if state["pool"] else None
+        self._clock = state["rng"]["step"]
         self.episode = state["episode"]
 
-    def _initial_states(self, universes: int, seed: int, step: int) -> Tensor:
-        height, width = self._config.trainer.grid
-        lattice = Lattice(universes, height, width, self._device)
+    def _draw_batch(self, phase: Phase) -> tuple[Pool, Tensor | None]:
+        """The universes of an episode, and their places in the pool."""
+        settings = self._config.trainer
+        if settings.pool == 0:
+            return self._fresh(settings.batch_size, phase), None
+        if self._pool is None or list(self._pool.psi.shape[-2:]) != list(phase.grid):
+            self._pool = self._fresh(settings.pool, phase)
+        places = self._pool.sample(settings.batch_size, self._config.seed, self.episode)
+        batch = self._pool.take(places)
+        worst = batch.loss.argmax().unsqueeze(0)
+        batch.put(worst, self._fresh(1, phase, first=settings.pool))
+        torus = self._config.physics.boundary == "torus"
+        batch.damage(settings.damage, self._config.seed, self.episode, torus)
+        return batch, places
+
+    def _fresh(self, universes: int, phase: Phase, first: int = 0) -> Pool:
+        initial = self._initial_states(universes, self._config.seed, self.episode + 1, phase.grid, first)
+        return Pool.fresh(initial, initial_memory(self.law, initial))
+
+    def _rollout_length(self, phase: Phase) -> int:
+        shortest = min(self._config.trainer.steps_min or phase.steps, phase.steps)
+        origin = Lattice(1, 1, 1, self._device)
+        word = Draws(self._config.seed, origin, self.episode, LENGTH).words(1).item()
+        return shortest + ((int(word) * (phase.steps - shortest + 1)) >> 32)
+
+    def _roll(
+        self, dynamics: Dynamics, state: State, initial: Tensor, steps: int
+    ) -> tuple[State, Evaluation]:
+        before = dynamics.rollout(state, steps - 1)
+        after = dynamics.step(before)
+        return after, self._objective(Trajectory(initial, before.psi, after.psi, after.unnormalised))
+
+    def _descend(self) -> float:
+        """One optimiser step; returns the norm of the gradient as it was."""
+        settings = self._config.trainer
+        gradients = [p.grad for p in self.law.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        if settings.normalise_gradients:
+            for gradient in gradients:
+                gradient /= gradient.norm() + 1e-8
+        nn.utils.clip_grad_norm_(self.law.parameters(), settings.clip)
+        self._optimizer.step()
+        if isinstance(self._scheduler, CosineAnnealingLR):
+            self._scheduler.step()
+        return norm.item()
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not torch.isfinite(loss).all():
+            raise UserError(
+                f"the loss is {loss.mean().item()} at episode {self.episode + 1}; lower `trainer.lr` or "
+                "`trainer.steps`, or normalise: physics.normalise=cell"
+            )
+
+    def _initial_states(
+        self, universes: int, seed: int, step: int, grid: Sequence[int], first: int = 0
+    ) -> Tensor:
+        height, width = grid
+        lattice = Lattice(universes, height, width, self._device, first)
         d_state = self._config.model["d_state"]
         return initial_state.make(self._config.initial_state, d_state, lattice, seed, step)
 
     def _dynamics(self, seed: int, level: float) -> Dynamics:
         return Dynamics(
-            self.law,
+            self._network if torch.is_grad_enabled() else self.law,
             self._config.physics,
             seed,
             self._channel if level > 0 else None,
             level,
             half_precision=self._config.trainer.precision == "bf16",
+            gradient_checkpointing=self._config.trainer.gradient_checkpointing,
         )
 
-    def _check_grid(self) -> None:
+    def _check_grid(self, grid: Sequence[int]) -> None:
         stride = self.law.stride
-        grid = self._config.trainer.grid
         if any(side % stride for side in grid):
             raise UserError(f"`trainer.grid` must be multiples of the law's stride {stride}, got {grid}")
-        probe = self._initial_states(1, self._config.seed, 0)
-        self._objective(probe, probe)  # raises where a term does not suit the grid
+        probe = self._initial_states(1, self._config.seed, 0, grid)
+        self._objective(Trajectory(probe, probe, probe, probe))  # raises where a term does not suit the grid
         if self._channel is not None:
             noise.apply(self._channel, probe, self._config.noise.level, self._config.seed, 0)
+
+
+def check_settings(settings: TrainerConfig) -> None:
+    """Raises UserError where the trainer's settings contradict each other."""
+    if settings.steps_min is not None and settings.steps_min > settings.steps:
+        raise UserError(
+            f"`trainer.steps_min` must be at most `trainer.steps` {settings.steps}, got {settings.steps_min}"
+        )
+    if 0 < settings.pool < settings.batch_size:
+        raise UserError(
+            f"`trainer.pool` must be 0 or at least `trainer.batch_size` {settings.batch_size}, "
+            f"got {settings.pool}"
+        )
+    if settings.damage > 0 and settings.pool == 0:
+        raise UserError("`trainer.damage` needs a pool, whose universes it damages; as trainer.pool=64")
+    if settings.damage >= settings.batch_size:
+        raise UserError(
+            f"`trainer.damage` must be below `trainer.batch_size` {settings.batch_size}, "
+            f"got {settings.damage}"
+        )
+    beginning = sum(phase.episodes for phase in settings.phases)
+    if beginning >= settings.episodes:
+        raise UserError(
+            f"`trainer.episodes` must be more than the {beginning} of `trainer.phases`, "
+            f"got {settings.episodes}: the trainer's own grid and steps come last"
+        )
+
+
+def _scheduler(optimizer: Optimizer, settings: TrainerConfig) -> ReduceLROnPlateau | CosineAnnealingLR | None:
+    match settings.scheduler:
+        case "plateau":
+            return ReduceLROnPlateau(optimizer, patience=settings.patience)
+        case "cosine":
+            return CosineAnnealingLR(optimizer, settings.episodes, eta_min=settings.lr / 100)
+    return None
+
+
+def _segments(steps: int, longest: int | None) -> list[int]:
+    """`steps` in as few parts of nearly equal length as are at most `longest`."""
+    parts = -(-steps // (longest or steps))
+    return [steps // parts + (part < steps % parts) for part in range(parts)]
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> dict[str, Tensor]:
+    """Loss and terms, averaged over evaluations and universes."""
+    entries = [{"loss": evaluation.loss, **evaluation.terms} for evaluation in evaluations]
+    return {name: torch.stack([entry[name].detach() for entry in entries]).mean() for name in entries[0]}

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,14 +11,18 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 FLOORS = [
-    {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress"},
-    {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.observables", "atheria.curriculum"},
+    {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
+    {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
+     "atheria.probability"},
+    {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
+     "atheria.curriculum", "atheria.phases", "atheria.pool"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
-     "atheria.tracking", "atheria.foreign"},
+     "atheria.tracking", "atheria.foreign", "atheria.patterns"},
     {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.checkpoint", "atheria.fetch",
-     "atheria.exporting"},
+     "atheria.exporting", "atheria.observables"},
     {"atheria.laws.mlp", "atheria.laws.unet", "atheria.laws.snn_unet", "atheria.laws.deep_qca",
-     "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria_core"},
+     "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria.transfer",
+     "atheria.tangents", "atheria.spreading", "atheria_core"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout"},
     {"atheria.train", "atheria.export", "atheria.rollout"},
@@ -57,6 +63,12 @@ def test_imports_go_down(module: str) -> None:
         if target in module.rpartition(".")[0].split("/"):
             continue  # the package that the module is in
         assert FLOOR[target] < floor or target == "atheria.laws", f"{module} imports {target}"
+
+
+def test_the_extension_comes_without_the_face_of_the_engine() -> None:
+    """Else `atheria_core._core` were no floor of its own."""
+    code = "import sys, atheria.philox; sys.exit('atheria_core.engine' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_only_tracking_imports_mlflow() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from atheria.field import energy_density, from_complex, to_complex, total_energy
-from atheria.physics import Dynamics, advance, normalise
+from atheria.physics import Dynamics, combine, normalise
 
 from .conftest import PHYSICS
 
@@ -53,7 +53,7 @@ def test_decay_without_a_law_is_exponential(gamma: float, steps: int) -> None:
 def test_threshold_empties_cells_at_or_below_it() -> None:
     psi = torch.zeros(1, 2, 1, 3)
     psi[0, :, 0] = torch.tensor([[0.3, 0.3, 0.0], [0.4, 0.4001, 0.0]])
-    kept = advance(psi, torch.zeros_like(psi), replace(PHYSICS, epsilon=0.5), None, total_energy(psi))
+    kept = combine(psi, torch.zeros_like(psi), replace(PHYSICS, epsilon=0.5), None)
     assert (energy_density(kept)[0, 0] > 0).tolist() == [False, True, False]
 
 

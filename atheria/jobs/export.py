@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from atheria import artifact, checkpoint, laws
 from atheria.config import (
@@ -25,8 +24,6 @@ from atheria.tracking import find_run, reported
 
 SEED_BOUNDARY = "zeros"
 """Padding of the seed's laws, whose checkpoints do not say."""
-
-BEST_CHECKPOINT = "checkpoints/best.pth"
 
 
 def run(config: ExportConfig) -> Path:
@@ -64,7 +61,7 @@ def check(config: ExportConfig) -> None:
 def _export_run(config: ExportConfig, run_id: str) -> Path:
     run = find_run(run_id, config.tracking.uri)
     with tempfile.TemporaryDirectory() as folder:
-        state = checkpoint.load(run.download(BEST_CHECKPOINT, Path(folder)))
+        state = checkpoint.load(run.download(checkpoint.BEST, Path(folder)))
     law, origin = _law_of(state, config)
     origin = replace(origin, git_commit=run.tag("git_commit"))
     path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}").absolute()
@@ -89,11 +86,13 @@ def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[Law, Origin
             f"'{config.checkpoint}' does not say its law; name it: model=unet model.d_state=... "
             "model.hidden_channels=..."
         )
+    source = str(config.checkpoint or config.run_id)
+    checkpoint.check_law(state, model, source)
     physics = _physics(saved, config, bare=bool(state) and not saved)
     torch.manual_seed(config.seed or 0)
     law = laws.build(model, physics.boundary)
     if state:
-        _load_weights(law, state["model_state_dict"], config)
+        checkpoint.load_weights(law, state, source)
     grid = config.grid or (saved["trainer"]["grid"] if saved else [64, 64])
     if any(side % law.stride for side in grid):
         raise UserError(f"`grid` must be multiples of the law's stride {law.stride}, got {grid}")
@@ -126,14 +125,3 @@ def _physics(saved: Mapping[str, Any], config: ExportConfig, bare: bool) -> Phys
 def _noise(saved: Mapping[str, Any]) -> dict[str, str | float]:
     noise = saved.get("noise") or {"name": "none", "level": 0.0}
     return {"name": noise["name"], "level": float(noise["level"])}
-
-
-def _load_weights(law: Law, weights: Mapping[str, Tensor], config: ExportConfig) -> None:
-    try:
-        law.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        details = "\n".join(line.strip() for line in str(error).splitlines()[1:6])
-        raise UserError(
-            f"the weights of '{config.checkpoint or config.run_id}' do not fit the law; are "
-            f"model.d_state, model.hidden_channels, model.norm and model.bias right?\n{details}"
-        ) from None

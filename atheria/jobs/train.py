@@ -15,6 +15,7 @@ from atheria.files import check_writable, short
 from atheria.progress import Progress
 from atheria.tracking import LoggedRun, git_commit, how_to_look, shown, start_run
 from atheria.trainer import Trainer
+from atheria.transfer import initialise
 
 PICTURE_FRAMES = 8
 
@@ -53,7 +54,7 @@ def run(config: TrainConfig) -> TrainedRun:
         UserError: The configuration does not fit together, the store cannot be used, or the loss
             diverged.
     """
-    trainer = _build(config)
+    trainer, origin_of_weights = _build(config)
     settings = {key: value for key, value in asdict(config).items() if key != "tracking"}  # no credentials
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
     with start_run(config.tracking, name, {"atheria.kind": "training"}) as logged:
@@ -61,6 +62,8 @@ def run(config: TrainConfig) -> TrainedRun:
         _log_settings(logged, settings, folder)
         print(f"run       {logged.run_id}  ({shown(logged.uri)})", flush=True)
         print(f"training  {_summary(config, trainer.law)}", flush=True)
+        if origin_of_weights:
+            print(f"          starting with {origin_of_weights}", flush=True)
         try:
             untrained, best = _fit(trainer, config, logged, folder, settings)
         finally:
@@ -72,13 +75,17 @@ def run(config: TrainConfig) -> TrainedRun:
     return result
 
 
-def _build(config: TrainConfig) -> Trainer:
+def _build(config: TrainConfig) -> tuple[Trainer, str | None]:
+    """The trainer, and where its law's weights come from if they are not fresh."""
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
     device = _device(config.device)
     torch.manual_seed(config.seed)
-    law = laws.build(config.model, config.physics.boundary).to(device)
-    return Trainer(law, config, device)
+    law = laws.build(config.model, config.physics.boundary)
+    plan, taken = config.trainer, None
+    if plan.init_from is not None:
+        taken = initialise(law, config.model, plan.init_from, plan.init_strict, config.tracking.uri)
+    return Trainer(law.to(device), config, device), taken
 
 
 def _device(name: str) -> torch.device:
@@ -107,11 +114,13 @@ def _fit(
     settings: dict[str, Any],
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Trains to the last episode; returns the evaluation before and the best one."""
-    last, best = folder / "checkpoints/last.pth", folder / "checkpoints/best.pth"
+    last, best = folder / "checkpoints/last.pth", folder / checkpoint.BEST
     plan = config.trainer
 
     def save(path: Path, metrics: dict[str, float]) -> None:
         state = trainer.state_dict()
+        if path == best:
+            state["pool"] = None  # for export and transfer; continuing needs the last one
         extra = {"config": settings, "run_id": logged.run_id, "metrics": metrics}
         checkpoint.save({**state, **extra, "schema": checkpoint.SCHEMA}, path)
 
@@ -145,7 +154,7 @@ def _log_checkpoints(logged: LoggedRun, folder: Path) -> None:
 
 
 def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> Path:
-    best = checkpoint.load(folder / "checkpoints/best.pth")
+    best = checkpoint.load(folder / checkpoint.BEST)
     trainer.law.load_state_dict(best["model_state_dict"])
     origin = Origin(
         model=config.model,
