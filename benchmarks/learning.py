@@ -26,9 +26,9 @@ DOCS = ROOT / "docs"
 
 RECIPE = ["experiment=long_horizon"]
 ARMS = {
-    "v3": ["trainer=v3"],
     "v4": ["trainer=v4"],
     "v4 without noise": ["trainer=v4", "noise=none"],
+    "v3": ["trainer=v3", "trainer.episodes=1000"],
 }
 """v4's own noise is the seed's mix, rising to 0.05."""
 UNSEEN = 1 << 40
