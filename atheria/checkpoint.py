@@ -18,7 +18,7 @@ from atheria.files import atomically, sha256, verify_zip
 
 SCHEMA = 1
 BEST = "checkpoints/best.pth"
-"""Artifact of a run: its state at the lowest ``eval/loss``, without the pool."""
+"""Artifact of a run: its state at the lowest ``eval/selection``, without the pool."""
 
 
 def save(state: dict[str, Any], path: Path) -> None:

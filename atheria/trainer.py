@@ -103,23 +103,35 @@ class Trainer:
             "train/phase": float(phase.number),
         }
 
-    @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """The metrics ``eval/...``, on held-out initial states and without noise.
+        """The metrics ``eval/...``, on held-out initial states.
 
-        The states are the same at every evaluation and for every law of the same seed.
+        The states are the same at every evaluation and for every law of the same seed. ``eval/loss`` and
+        the observables are those without noise, ``eval/noisy/...`` those under the training's noise at its
+        highest level. ``eval/selection`` is the mean of both losses: what the best law and a plateau of the
+        learning rate are told by.
         """
+        quiet = self._evaluate_at(0.0)
+        metrics = {f"eval/{name}": value for name, value in quiet.items()}
+        losses = [quiet["loss"]]
+        if self._channel is not None:
+            noisy = self._evaluate_at(self._config.noise.level)
+            metrics |= {f"eval/noisy/{name}": noisy[name] for name in ("loss", *self._objective.weights)}
+            losses.append(noisy["loss"])
+        return metrics | {"eval/selection": sum(losses) / len(losses)}
+
+    @torch.no_grad()
+    def _evaluate_at(self, level: float) -> dict[str, float]:
         settings = self._config.trainer
-        dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level=0.0)
+        dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level)
         initial = self._initial_states(settings.eval_universes, dynamics.seed, 0, settings.grid)
         self.law.eval()
         horizon = settings.eval_steps or settings.steps
         state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, horizon)
         self.law.train()
         measured = observables.measure(state.psi, self._config.physics.boundary == "torus")
-        compared = observables.compare(initial, state.psi)
-        everything = _mean([evaluation]) | measured | compared
-        return {f"eval/{name}": value.mean().item() for name, value in everything.items()}
+        everything = _mean([evaluation]) | measured | observables.compare(initial, state.psi)
+        return {name: value.mean().item() for name, value in everything.items()}
 
     @torch.no_grad()
     def held_out_rollout(self) -> Iterator[tuple[int, Tensor]]:

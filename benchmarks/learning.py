@@ -25,10 +25,11 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
 RECIPE = ["experiment=long_horizon"]
+V3_EPISODES = 1000
 ARMS = {
     "v4": ["trainer=v4"],
     "v4 without noise": ["trainer=v4", "noise=none"],
-    "v3": ["trainer=v3", "trainer.episodes=1000"],
+    "v3": ["trainer=v3", f"trainer.episodes={V3_EPISODES}"],
 }
 """v4's own noise is the seed's mix, rising to 0.05."""
 UNSEEN = 1 << 40
@@ -48,25 +49,26 @@ def result_path(folder: Path, arm: str, seed: int) -> Path:
     return folder / f"{arm.replace(' ', '_')}-{seed}.json"
 
 
+def settings(arm: str, seed: int, overrides: list[str]) -> list[str]:
+    return [*RECIPE, *ARMS[arm], f"seed={seed}", *overrides]
+
+
+def is_finished(folder: Path, arm: str, seed: int, overrides: list[str]) -> bool:
+    path = result_path(folder, arm, seed)
+    return path.is_file() and json.loads(path.read_text())["overrides"] == settings(arm, seed, overrides)
+
+
 def train_all(folder: Path, seeds: int, overrides: list[str]) -> None:
     """Runs what is missing, as many processes at a time as there are cores."""
-    waiting = [job for job in jobs(seeds) if not result_path(folder, *job).is_file()]
+    waiting = [job for job in jobs(seeds) if not is_finished(folder, *job, overrides)]
     running: dict[subprocess.Popen[bytes], tuple[str, int]] = {}
     started = time.monotonic()
     total = len(waiting)
     while waiting or running:
         while waiting and len(running) < (os.cpu_count() or 1):
             arm, seed = waiting.pop(0)
-            command = [
-                sys.executable,
-                __file__,
-                "--folder",
-                str(folder),
-                "--only",
-                arm,
-                str(seed),
-                *overrides,
-            ]
+            only = ["--folder", str(folder), "--only", arm, str(seed)]
+            command = [sys.executable, __file__, *only, *overrides]
             environment = os.environ | {"OMP_NUM_THREADS": "1"}
             log = (folder / f"{result_path(folder, arm, seed).stem}.log").open("wb")
             running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)] = (
@@ -91,7 +93,7 @@ def train_one(folder: Path, arm: str, seed: int, overrides: list[str]) -> None:
     from atheria.files import atomically
     from atheria.train import train
 
-    composed = [*RECIPE, *ARMS[arm], f"seed={seed}", *overrides]
+    composed = settings(arm, seed, overrides)
     store = [
         f"tracking.uri='sqlite:///{folder}/mlflow.db'",
         "tracking.experiment=learning",
@@ -241,9 +243,9 @@ def page(results: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
         "# What training brings",
         "",
         "<!-- written by benchmarks/learning.py -->",
-        f"Laws: {facts['model']}, trained by `{' '.join(RECIPE)}`: {facts['episodes']} episodes of at most "
-        f"{facts['steps']} steps on {facts['grid'][0]} x {facts['grid'][1]} cells; {facts['seeds']} seeds each. Judged on {UNIVERSES} unseen "
-        f"universes at twice the grid ({facts['grid'][0] * 2} x {facts['grid'][1] * 2} cells) after four "
+        f"Laws: {facts['model']}, trained by `{' '.join(RECIPE)}`: {facts['episodes']} episodes (v3: "
+        f"{V3_EPISODES}) of at most {facts['steps']} steps on {facts['grid'][0]} x {facts['grid'][1]} cells; "
+        f"{facts['seeds']} seeds each. Judged on {UNIVERSES} unseen universes at twice the grid after four "
         f"times the steps ({4 * facts['steps']}), each under its own physics. Mean ± standard deviation over "
         "seeds; lower is better but for fidelity.",
         "",
@@ -293,7 +295,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     axes = figure.subplots(3, 5).flat
     colours = {"untrained, physics of v3": "#9aa5b1", "v3": "#d55e00", "untrained, physics of v4": "#56606b",
                "v4": "#0072b2", "v4 without noise": "#009e73"}  # fmt: skip
-    for axis, (condition, term) in zip(axes, panels, strict=False):
+    for (condition, term), axis in zip(panels, axes, strict=False):
         shown = [
             n for n in data if condition == "quiet" or not n.startswith(("v3", "untrained, physics of v3"))
         ]
@@ -317,11 +319,11 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 def describe(results: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
     import torch
+    from first_run import processor
 
     from atheria.cli import compose_config, to_settings
     from atheria.config import TrainConfig
 
-    first_run = __import__("first_run")
     config = to_settings(TrainConfig, compose_config("train", results[0]["overrides"]))
     plan = config.trainer
     for result in results:
@@ -335,7 +337,7 @@ def describe(results: list[dict[str, Any]], seeds: int) -> dict[str, Any]:
         "grid": plan.grid,
         "minutes": sum(result["seconds"] for result in results) / 60 / (os.cpu_count() or 1),
         "cores": os.cpu_count(),
-        "processor": first_run.processor(),
+        "processor": processor(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "date": date.today().isoformat(),

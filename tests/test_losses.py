@@ -31,6 +31,21 @@ def test_survival_is_the_distance_from_four_fifths_of_the_energy(scale: float) -
     )
 
 
+def test_the_pull_towards_survival_weakens_near_the_goal() -> None:
+    """The value is the modulus; the gradient is Huber's, so that it fades where the modulus' would not."""
+
+    def slope(share: float) -> float:
+        scale = torch.tensor(share**0.5, requires_grad=True)
+        psi = field()[:1]
+        losses.survival(rollout(psi, scale * psi)).sum().backward()
+        return scale.grad.item() / (2 * share**0.5)  # with respect to N_T / N_0
+
+    assert slope(0.5) == pytest.approx(-1, rel=1e-3)
+    assert slope(1.2) == pytest.approx(1, rel=1e-3)
+    assert slope(0.81) == pytest.approx(0.1, rel=1e-2)
+    assert slope(0.75) == pytest.approx(-0.5, rel=1e-2)
+
+
 def test_symmetry_is_zero_for_a_field_that_a_quarter_turn_maps_to_itself() -> None:
     psi = field()
     turned = sum(torch.rot90(psi, k, (2, 3)) for k in range(4))

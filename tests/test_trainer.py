@@ -184,12 +184,21 @@ EVERYTHING = (
 )  # fmt: skip
 
 
+def test_the_cosine_schedule_lowers_the_learning_rate_to_a_hundredth() -> None:
+    trainer = trainer_of("trainer.scheduler=cosine", "trainer.lr=1e-3", "trainer.episodes=4")
+    rates = [trainer.train_episode()["train/lr"] for _ in range(4)]
+    assert rates == pytest.approx([1e-3, 8.55e-4, 5.05e-4, 1.55e-4], rel=1e-2)
+
+
 @pytest.mark.parametrize("trainer_name", ["v3", "v4"])
+@pytest.mark.parametrize("scheduler", ["plateau", "cosine"])
 @pytest.mark.parametrize("curriculum", ["constant", "linear", "cosine", "steps", "adaptive"])
-def test_a_trainer_continues_from_its_checkpoint_bit_for_bit(trainer_name: str, curriculum: str) -> None:
+def test_a_trainer_continues_from_its_checkpoint_bit_for_bit(
+    trainer_name: str, scheduler: str, curriculum: str
+) -> None:
     adaptive = ["noise.curriculum.patience=1"] if curriculum == "adaptive" else []
     options = [f"trainer={trainer_name}", "noise=seed", f"noise/curriculum={curriculum}", *adaptive]
-    options += [*EVERYTHING, "trainer.scheduler=plateau", "trainer.episodes=8"]
+    options += [*EVERYTHING, f"trainer.scheduler={scheduler}", "trainer.episodes=8"]
     whole, first, second = (trainer_of(*options) for _ in range(3))
 
     def advance(trainer: Trainer, episodes: int) -> dict[str, float]:

@@ -30,7 +30,7 @@ class TrainedRun:
         folder: Its checkpoints, law and pictures on disk.
         law: The exported artifact, of the best checkpoint.
         untrained: Metrics ``eval/...`` before training.
-        best: The same of the best checkpoint.
+        best: The same of the best checkpoint, that of the lowest ``eval/selection``.
     """
 
     run_id: str
@@ -127,7 +127,7 @@ def _fit(
     progress = Progress(plan.episodes, "episode")
     untrained = best_metrics = trainer.evaluate()
     logged.log(untrained, step=0)
-    progress.say(f"episode 0/{plan.episodes}  eval/loss {untrained['eval/loss']:.4f} (untrained)")
+    progress.say(f"episode 0/{plan.episodes}  {_losses(untrained)} (untrained)")
     save(best, untrained)
     while trainer.episode < plan.episodes:
         metrics = trainer.train_episode()
@@ -136,10 +136,10 @@ def _fit(
         ends = trainer.episode == plan.episodes
         if trainer.episode % plan.eval_every == 0 or ends:
             evaluated = trainer.evaluate()
-            trainer.step_scheduler(evaluated["eval/loss"])
+            trainer.step_scheduler(evaluated["eval/selection"])
             logged.log(evaluated, step=trainer.episode)
-            progress.say(f"episode {trainer.episode}/{plan.episodes}  eval/loss {evaluated['eval/loss']:.4f}")
-            if evaluated["eval/loss"] < best_metrics["eval/loss"]:
+            progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
+            if evaluated["eval/selection"] < best_metrics["eval/selection"]:
                 best_metrics = evaluated
                 save(best, evaluated)
         if trainer.episode % plan.checkpoint_every == 0 or ends:
@@ -173,12 +173,19 @@ def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folde
 
 def _shown(metrics: dict[str, float]) -> dict[str, float]:
     """What the progress display shows: the loss, its terms, the noise level."""
-    hidden = ("train/gradient_norm", "train/lr")
+    hidden = ("train/gradient_norm", "train/lr", "train/steps", "train/phase")
     return {
         key.removeprefix("train/").replace("noise_level", "noise"): value
         for key, value in metrics.items()
-        if key not in hidden
+        if key not in hidden and not key.startswith("train/weighted/")
     }
+
+
+def _losses(evaluated: dict[str, float]) -> str:
+    """The losses of an evaluation, without noise and under it."""
+    noisy = evaluated.get("eval/noisy/loss")
+    under = "" if noisy is None else f", {noisy:.4f} under noise"
+    return f"eval/loss {evaluated['eval/loss']:.4f}{under}"
 
 
 def _summary(config: TrainConfig, law: nn.Module) -> str:
