@@ -197,24 +197,24 @@ class _NativeUnitary(torch.autograd.Function):
     """Such a channel by the extension: linear in psi, and its adjoint is its inverse at the same draws."""
 
     @staticmethod
-    def forward(ctx: Any, psi: Tensor, inverse: bool, *use: Any) -> Tensor:
+    def forward(ctx: Any, psi: Tensor, inverse: bool, use: tuple[Any, ...]) -> Tensor:
         ctx.inverse, ctx.use = inverse, use
-        array = psi.detach().resolve_neg().contiguous().numpy()
-        return torch.from_numpy(_core.unitary_noise(array, inverse, *use))
+        return _unitary(psi.detach(), inverse, use)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        back = _native_unitary(gradient, not ctx.inverse, *ctx.use)
-        return back, None, *(None for _ in ctx.use)
+        change = _NativeUnitary.apply if gradient.requires_grad else _unitary
+        return change(gradient, not ctx.inverse, ctx.use), None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: None) -> Tensor:
-        return _native_unitary(tangent, ctx.inverse, *ctx.use)
+        pushed: Tensor = _NativeUnitary.apply(tangent, ctx.inverse, ctx.use)  # type: ignore[no-untyped-call]
+        return pushed
 
 
-def _native_unitary(psi: Tensor, inverse: bool, *use: Any) -> Tensor:
-    changed: Tensor = _NativeUnitary.apply(psi, inverse, *use)  # type: ignore[no-untyped-call]
-    return changed
+def _unitary(psi: Tensor, inverse: bool, use: tuple[Any, ...]) -> Tensor:
+    array = psi.resolve_neg().contiguous().numpy()
+    return torch.from_numpy(_core.unitary_noise(array, inverse, *use))
 
 
 def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0) -> Tensor:
@@ -234,7 +234,9 @@ def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first
     several = psi.shape[1] > 2  # with one component a channel may have to refuse, as it does in Python
     if name is None or psi.device.type != "cpu" or psi.dtype != torch.float32 or not several:
         return by_torch(noise, psi, level, seed, step, first_universe)
-    return _native_unitary(psi, False, name, level, seed, step, first_universe)
+    use = name, level, seed, step, first_universe
+    changed: Tensor = _NativeUnitary.apply(psi, False, use)  # type: ignore[no-untyped-call]
+    return changed
 
 
 def by_torch(

@@ -30,6 +30,9 @@ struct Cell {
     im[component * stride] = amplitude.imag();
   }
 
+  // The cell at x in the row that this one begins.
+  Cell beside(std::int64_t x) const { return {re + x, im + x, stride, d_state}; }
+
   static Cell at(float* psi, const Shape& shape, std::int64_t universe, std::int64_t y, std::int64_t x) {
     float* re = psi + universe * 2 * shape.d_state * shape.cells() + y * shape.width + x;
     return {re, re + shape.d_state * shape.cells(), shape.cells(), shape.d_state};

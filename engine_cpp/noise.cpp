@@ -20,25 +20,21 @@ struct Use {
   double level;
   std::uint32_t coin;  // a word that all cells of the universe share at this step
   bool inverse;        // undo what the same draws do; of unitary channels alone
-
-  bool hits(Draws& draws) const { return uniform(draws.next()) < static_cast<float>(level); }
 };
 
-using Channel = void (*)(Cell cell, Draws& draws, const Use& use);
+// What becomes of a cell, or of one that is hit.
+using Change = void (*)(Cell cell, Draws& draws, const Use& use);
 
-void phase_flip(Cell cell, Draws& draws, const Use& use) {
-  if (!use.hits(draws)) {
-    draws.skip(cell.d_state);
-    return;
-  }
+bool is_below(std::uint32_t word, double level) { return uniform(word) < static_cast<float>(level); }
+
+void random_phases(Cell cell, Draws& draws, const Use& use) {
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
     const double angle = 2.0 * std::numbers::pi * uniform(draws.next());
     cell.set(i, cell.get(i) * std::complex<float>(std::polar(1.0, use.inverse ? -angle : angle)));
   }
 }
 
-void sign_flip(Cell cell, Draws& draws, const Use& use) {
-  if (!use.hits(draws)) return;
+void negate(Cell cell, Draws& /*draws*/, const Use& /*use*/) {
   for (std::int64_t i = 0; i < cell.d_state; ++i) cell.set(i, -cell.get(i));
 }
 
@@ -63,20 +59,17 @@ void shift(Cell cell, std::int64_t k) {
   }
 }
 
-void dephasing(Cell cell, Draws& draws, const Use& use) {
-  if (!use.hits(draws)) return;
+void random_clock(Cell cell, Draws& draws, const Use& use) {
   const auto k = below(draws.next(), cell.d_state);
   clock(cell, use.inverse ? cell.d_state - k : k);
 }
 
-void bit_flip(Cell cell, Draws& draws, const Use& use) {
-  if (!use.hits(draws)) return;
+void random_shift(Cell cell, Draws& draws, const Use& use) {
   const auto k = 1 + below(draws.next(), cell.d_state - 1);
   shift(cell, use.inverse ? cell.d_state - k : k);
 }
 
-void depolarising(Cell cell, Draws& draws, const Use& use) {
-  if (!use.hits(draws)) return;
+void scramble(Cell cell, Draws& draws, const Use& use) {
   const auto a = below(draws.next(), cell.d_state);
   const auto b = below(draws.next(), cell.d_state);
   if (use.inverse) {
@@ -119,12 +112,6 @@ void amplitude_damping(Cell cell, Draws& draws, const Use& use) {
   if (after > 0) scale(cell, std::sqrt(before / after));
 }
 
-// One of four, each with its own words.
-void mixed(Cell cell, Draws& draws, const Use& use) {
-  static constexpr std::array<Channel, 4> parts = {dephasing, bit_flip, depolarising, amplitude_damping};
-  parts[static_cast<std::size_t>(below(draws.next(), 4))](cell, draws, use);
-}
-
 void thermal(Cell cell, Draws& draws, const Use& use) {
   if (energy_of(cell) == 0) return;
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
@@ -133,34 +120,63 @@ void thermal(Cell cell, Draws& draws, const Use& use) {
   }
 }
 
-// The seed's QuantumNoiseInjector: phase flips at the level each step, and in one step of five
-// sign flips at a tenth of it.
-void seed_mix(Cell cell, Draws& draws, const Use& use) {
-  phase_flip(cell, draws, use);
-  if (uniform(use.coin) < 0.2F) sign_flip(cell, draws, {0.1 * use.level, use.coin, use.inverse});
+// A change with probability `level`.
+template <Change change>
+void if_hit(Cell cell, Draws& draws, const Use& use) {
+  if (is_below(draws.next(), use.level)) change(cell, draws, use);
 }
 
-// A channel in a row of cells; compiled for each, since most cells only see that they are not hit.
-template <Channel channel>
-void along_row(Cell first, const Row& words, const Use& use, std::int64_t width) {
-  for (std::int64_t x = 0; x < width; ++x) {
+void one_of_four(Cell cell, Draws& draws, const Use& use) {
+  static constexpr std::array<Change, 4> parts = {if_hit<random_clock>, if_hit<random_shift>,
+                                                  if_hit<scramble>, amplitude_damping};
+  parts[static_cast<std::size_t>(below(draws.next(), 4))](cell, draws, use);
+}
+
+// A channel changes the row of cells that begins with `first`.
+using Channel = void (*)(Cell first, const Row& words, const Use& use);
+
+template <Change change>
+void everywhere(Cell first, const Row& words, const Use& use) {
+  for (std::int64_t x = 0; x < words.width(); ++x) {
     auto draws = words.at(x);
-    channel({first.re + x, first.im + x, first.stride, first.d_state}, draws, use);
+    change(first.beside(x), draws, use);
   }
 }
 
-using RowChannel = void (*)(Cell first, const Row& words, const Use& use, std::int64_t width);
+// As `everywhere<if_hit<change>>`, but a cell that is not hit costs no more than a comparison.
+template <Change change>
+void where_hit(Cell first, const Row& words, const Use& use) {
+  const auto* const coins = words.lane(0);
+  for (std::int64_t x = 0; x < words.width(); ++x) {
+    if (!is_below(coins[x], use.level)) continue;
+    auto draws = words.at(x);
+    draws.skip(1);
+    change(first.beside(x), draws, use);
+  }
+}
 
-const std::map<std::string, RowChannel>& channels() {
-  static const std::map<std::string, RowChannel> table = {{"amplitude_damping", along_row<amplitude_damping>},
-                                                          {"bit_flip", along_row<bit_flip>},
-                                                          {"dephasing", along_row<dephasing>},
-                                                          {"depolarising", along_row<depolarising>},
-                                                          {"mixed", along_row<mixed>},
-                                                          {"phase_flip", along_row<phase_flip>},
-                                                          {"seed", along_row<seed_mix>},
-                                                          {"sign_flip", along_row<sign_flip>},
-                                                          {"thermal", along_row<thermal>}};
+// The seed's QuantumNoiseInjector: phase flips at the level each step, and in one step of five
+// sign flips at a tenth of it.
+void seed_mix(Cell first, const Row& words, const Use& use) {
+  where_hit<random_phases>(first, words, use);
+  if (!is_below(use.coin, 0.2)) return;
+  for (std::int64_t x = 0; x < words.width(); ++x) {
+    auto draws = words.at(x);
+    draws.skip(1 + first.d_state);
+    if (is_below(draws.next(), 0.1 * use.level)) negate(first.beside(x), draws, use);
+  }
+}
+
+const std::map<std::string, Channel>& channels() {
+  static const std::map<std::string, Channel> table = {{"amplitude_damping", everywhere<amplitude_damping>},
+                                                       {"bit_flip", where_hit<random_shift>},
+                                                       {"dephasing", where_hit<random_clock>},
+                                                       {"depolarising", where_hit<scramble>},
+                                                       {"mixed", everywhere<one_of_four>},
+                                                       {"phase_flip", where_hit<random_phases>},
+                                                       {"seed", seed_mix},
+                                                       {"sign_flip", where_hit<negate>},
+                                                       {"thermal", everywhere<thermal>}};
   return table;
 }
 
@@ -194,7 +210,7 @@ at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t 
       const auto y = row % shape.height;
       const Use use{level, Draws(seed, 0, 0, step, first_universe + universe, stream::coin).next(), inverse};
       words.draw(seed, y, step, first_universe + universe, stream::noise);
-      channel(Cell::at(data, shape, universe, y, 0), words, use, shape.width);
+      channel(Cell::at(data, shape, universe, y, 0), words, use);
     }
   });
   return noisy;

@@ -98,13 +98,15 @@ class Row {
     seed_ = seed;
     counter_ = {0, static_cast<std::uint32_t>(y), static_cast<std::uint32_t>(step),
                 static_cast<std::uint32_t>(universe) * stream::count + stream};
+    const auto [_, row, when, last] = counter_;  // by value, lest the words written might be these
     auto* const words = words_.data();
     for (std::size_t x = 0; x < width_; ++x) {
-      const auto drawn = philox({static_cast<std::uint32_t>(x), counter_[1], counter_[2], counter_[3]}, seed);
+      const auto drawn = philox({static_cast<std::uint32_t>(x), row, when, last}, seed);
       for (std::size_t lane = 0; lane < 4; ++lane) words[lane * width_ + x] = drawn[lane];
     }
   }
 
+  std::int64_t width() const { return static_cast<std::int64_t>(width_); }
   const std::uint32_t* lane(std::size_t index) const { return words_.data() + index * width_; }
 
   // A cell's words from this stream on.
