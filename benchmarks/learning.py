@@ -283,6 +283,38 @@ def page(results: list[dict[str, Any]], facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+BLOCK_ROWS = ("untrained, physics of v4", "v4 without noise", "v4")
+BLOCK_COLUMNS = ("survival", "symmetry", "symmetry / rho", "complexity")
+
+
+def block(measured: Mapping[str, Any]) -> str:
+    """What the README says of the figures."""
+    facts, data = measured["facts"], groups(measured["results"])
+    rows = {
+        f"{name.removesuffix(', physics of v4')}{under}": [numbers[condition] for numbers in data[name]]
+        for condition, under in (("quiet", ""), (f"noise {LEVELS[0]}", ", under noise"))
+        for name in BLOCK_ROWS
+    }
+    lines = [
+        "<!-- learning: written by benchmarks/learning.py -->",
+        *table(BLOCK_COLUMNS, rows),
+        "",
+        f"{facts['model']}, {facts['seeds']} seeds, mean ± standard deviation; lower is better. "
+        f"{facts['cores']} cores of an {facts['processor']}, torch {facts['torch']}, {facts['date']}; "
+        f"{facts['minutes']:.0f} minutes in all.",
+        "<!-- /learning -->",
+    ]
+    return "\n".join(lines)
+
+
+def quote(measured: Mapping[str, Any], readme: Path) -> None:
+    """Puts the figures into the README."""
+    text = readme.read_text()
+    before, rest = text.split("<!-- learning", 1)
+    after = rest.split("<!-- /learning -->", 1)[1]
+    readme.write_text(before + block(measured) + after)
+
+
 def plot(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -362,11 +394,12 @@ def main() -> None:
     train_all(folder, arguments.seeds, overrides)
     results = load(folder, arguments.seeds)
     facts = describe(results, arguments.seeds)
-    (arguments.docs / "learning.json").write_text(
-        json.dumps({"facts": facts, "results": results}, indent=1) + "\n"
-    )
+    measured = {"facts": facts, "results": results}
+    (arguments.docs / "learning.json").write_text(json.dumps(measured, indent=1) + "\n")
     (arguments.docs / "learning.md").write_text(page(results, facts))
     plot(results, arguments.docs / "learning.png")
+    if arguments.docs == DOCS:
+        quote(measured, ROOT / "README.md")
     print(page(results, facts))
 
 

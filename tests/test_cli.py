@@ -18,7 +18,10 @@ def run(*arguments: str, timeout: float = 120) -> subprocess.CompletedProcess[st
 
 MISTAKES = [
     (["trainer=v5"], "`trainer` has no option 'v5'; allowed: v3, v4"),
-    (["experiment=nope"], "`experiment` has no option 'nope'; allowed: long_horizon, progressive, seed_v3, seed_v4"),
+    (
+        ["experiment=nope"],
+        "`experiment` has no option 'nope'; allowed: long_horizon, progressive, seed_v3, seed_v4",
+    ),
     (
         ["noise/curriculum=exp"],
         "`noise/curriculum` has no option 'exp'; allowed: adaptive, constant, cosine, linear, steps",

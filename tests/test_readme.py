@@ -31,12 +31,13 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
     to_settings(SCHEMAS[name], compose_config(name, words[1:]))
 
 
-def test_the_figures_of_the_readme_are_those_of_the_file() -> None:
-    spec = importlib.util.spec_from_file_location("first_run", ROOT / "benchmarks/first_run.py")
-    first_run = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(first_run)
-    measured = json.loads((ROOT / "docs/first_run.json").read_text())
-    assert first_run.block(measured) in (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("name", ["first_run", "learning"])
+def test_the_figures_of_the_readme_are_those_of_the_file(name: str) -> None:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    measured = json.loads((ROOT / f"docs/{name}.json").read_text())
+    assert script.block(measured) in (ROOT / "README.md").read_text()
 
 
 def test_links_lead_somewhere() -> None:

@@ -248,6 +248,26 @@ def test_terms_are_logged_raw_and_weighted() -> None:
     )
 
 
+def test_the_best_law_is_chosen_without_noise_and_under_it() -> None:
+    noisy = trainer_of("noise=phase_flip", "noise.level=0.9").evaluate()
+    quiet = trainer_of("noise=none").evaluate()
+    assert noisy["eval/loss"] == quiet["eval/loss"] == quiet["eval/selection"]
+    assert noisy["eval/noisy/loss"] != noisy["eval/loss"]
+    assert noisy["eval/selection"] == pytest.approx((noisy["eval/loss"] + noisy["eval/noisy/loss"]) / 2)
+    assert "eval/noisy/loss" not in quiet
+
+
+def test_an_evaluation_has_a_horizon_of_its_own() -> None:
+    still = ("noise=none", "physics.gamma=0.1", "trainer.steps=3")
+    trainers = [trainer_of(*still), trainer_of(*still, "trainer.eval_steps=10")]
+    for trainer in trainers:
+        torch.nn.init.zeros_(trainer.law.outc.weight)
+    short, long = (trainer.evaluate()["eval/norm_drift"] for trainer in trainers)
+    assert short == pytest.approx(1 - 0.9**6, rel=1e-4)
+    assert long == pytest.approx(1 - 0.9**20, rel=1e-4)
+    assert len([*trainers[1].held_out_rollout()]) == 11
+
+
 def test_extra_terms_can_be_added() -> None:
     extras = ["energy", "sparsity", "total_variation", "overflow", "step_difference"]
     metrics = trainer_of(*(f"+trainer.loss.{name}=0.5" for name in extras)).train_episode()

@@ -1,9 +1,10 @@
 """Parts that laws share."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -40,29 +41,96 @@ def perceptron(channels_in: int, hidden: int, channels_out: int, bias: bool) -> 
     """1x1 convolutions with ELU, channels_in -> hidden -> hidden -> channels_out, near zero at the end."""
     return nn.Sequential(
         nn.Conv2d(channels_in, hidden, 1, bias=bias),
-        nn.ELU(),
+        elu(),
         nn.Conv2d(hidden, hidden, 1, bias=bias),
-        nn.ELU(),
+        elu(),
         last_layer(hidden, channels_out, bias),
     )
 
 
+def elu() -> nn.ELU:
+    """ELU in place: its gradient follows from its output, so the input need not be kept or exp repeated."""
+    return nn.ELU(inplace=True)
+
+
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution that keeps H and W.
+
+    It is `nn.Conv2d` with ``padding=1`` in parameters and values; on a torus it trains faster.
+
+    Args:
+        channels_in: C_in.
+        channels_out: C_out.
+        boundary: ``torus`` or ``zeros``.
+        groups: Groups of channels that are convolved apart.
+        bias: Whether to add one.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, boundary: str, groups: int = 1, bias: bool = False
+    ) -> None:
+        mode = PADDING[boundary]
+        super().__init__(channels_in, channels_out, 3, 1, 1, 1, groups, bias, padding_mode=mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, H, W) -> (B, C_out, H, W)."""
+        if not torch.jit.is_scripting() and self.own_padding():  # type: ignore[attr-defined]
+            return F.conv2d(pad_torus(x), self.weight, self.bias, 1, 0, 1, self.groups)
+        y: Tensor = self._conv_forward(x, self.weight, self.bias)
+        return y
+
+    @torch.jit.unused
+    def own_padding(self) -> bool:
+        """Whether to pad by `pad_torus`; a compiler fuses the plain padding and takes no other."""
+        return self.padding_mode == "circular" and not torch.compiler.is_compiling()
+
+
+def pad_torus(x: Tensor) -> Tensor:
+    """One cell of circular padding on each side: (B, C, H, W) -> (B, C, H + 2, W + 2).
+
+    As `F.pad`, but it keeps the memory format, and its gradient adds the four edges to one copy where that
+    of `F.pad` makes a field of zeros for each.
+    """
+    padded: Tensor = _PadTorus.apply(x)  # type: ignore[no-untyped-call]
+    return padded
+
+
+class _PadTorus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        memory_format = torch.channels_last if last else torch.contiguous_format
+        shape = [batch, channels, height + 2, width + 2]
+        padded = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format)
+        inner = padded[:, :, 1:-1]
+        inner[..., 1:-1], inner[..., 0], inner[..., -1] = x, x[..., -1], x[..., 0]
+        padded[:, :, 0], padded[:, :, -1] = inner[:, :, -1], inner[:, :, 0]
+        return padded
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        rows = gradient[..., 1:-1].clone()
+        rows[..., -1] += gradient[..., 0]
+        rows[..., 0] += gradient[..., -1]
+        cells = rows[:, :, 1:-1]
+        cells[:, :, -1] += rows[:, :, 0]
+        cells[:, :, 0] += rows[:, :, -1]
+        return cells
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return pad_torus(tangent)
+
+
 def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps H and W."""
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False, padding_mode=PADDING[boundary])
+    return Conv3x3(channels_in, channels_out, boundary)
 
 
 def fixed_filters(filters: Sequence[Tensor], channels: int, boundary: str) -> nn.Conv2d:
     """Every 3x3 filter on every channel, not trained: C -> len(filters) * C, channel by channel."""
-    conv = nn.Conv2d(
-        channels,
-        len(filters) * channels,
-        3,
-        padding=1,
-        groups=channels,
-        bias=False,
-        padding_mode=PADDING[boundary],
-    )
+    conv = Conv3x3(channels, len(filters) * channels, boundary, groups=channels)
     conv.weight.requires_grad_(False).copy_(torch.stack([*filters]).repeat(channels, 1, 1).unsqueeze(1))
     return conv
 
@@ -140,10 +208,10 @@ class ConvBlock(nn.Module):
         self.conv_block = nn.Sequential(
             conv3x3(channels_in, channels_out, boundary),
             make_norm(norm, channels_out, bias),
-            nn.ELU(),
+            elu(),
             conv3x3(channels_out, channels_out, boundary),
             make_norm(norm, channels_out, bias),
-            nn.ELU(),
+            elu(),
         )
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from atheria.laws import Law
-from atheria.laws.blocks import PerceptronConfig, fixed_filters, last_layer
+from atheria.laws.blocks import PerceptronConfig, elu, fixed_filters, last_layer
 
 IDENTITY = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
 SOBEL_X = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]]) / 8
@@ -32,7 +32,7 @@ class NCA(Law):
         self.perceive = fixed_filters(filters, channels, boundary)
         self.update = nn.Sequential(
             nn.Conv2d(len(filters) * channels, hidden, 1, bias=config.bias),
-            nn.ELU(),
+            elu(),
             last_layer(hidden, channels, config.bias),
         )
 

@@ -1,9 +1,9 @@
 """The UNet with a memory."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from atheria.laws.blocks import PADDING, ConvolutionConfig
+from atheria.laws.blocks import Conv3x3, ConvolutionConfig
 from atheria.laws.unet import UNetBody
 
 
@@ -18,13 +18,8 @@ class UNetConvLSTM(UNetBody):
         super().__init__(config, boundary)
         self.receptive_radius = None  # what a cell remembers has come from ever further away
         self.memory_channels = 8 * config.hidden_channels
-        self.conv_gates = nn.Conv2d(
-            8 * config.hidden_channels,
-            16 * config.hidden_channels,
-            3,
-            padding=1,
-            bias=config.bias,
-            padding_mode=PADDING[boundary],
+        self.conv_gates = Conv3x3(
+            8 * config.hidden_channels, 16 * config.hidden_channels, boundary, bias=config.bias
         )
 
     @torch.jit.export
