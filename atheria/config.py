@@ -131,6 +131,8 @@ class TrainerConfig:
         damage: Universes of a batch from the pool that lose a disk of matter first.
         gradient_checkpointing: Whether activations are computed anew instead of kept.
         normalise_gradients: Whether each parameter's gradient is scaled to norm 1, before clipping.
+        channels_last: Whether the law works with the channels innermost in memory; None for where
+            that is faster.
         compile: Whether torch.compile compiles the law.
         phases: Beginnings on smaller problems; afterwards `grid`, `steps` and the noise as they are.
         init_from: ``run:RUN_ID`` or the path of a checkpoint whose weights the law starts with.
@@ -157,6 +159,7 @@ class TrainerConfig:
     normalise_gradients: bool
     precision: Literal["fp32", "bf16"]
     gradient_checkpointing: bool
+    channels_last: bool | None
     compile: bool
     init_from: str | None
     init_strict: bool

@@ -57,6 +57,7 @@ class Dynamics:
         channel: Noise channel, or None.
         level: Its rate per step.
         half_precision: Whether the law's network runs in bfloat16; the field stays float32.
+        channels_last: Whether the law gets the field with the channels innermost in memory.
         gradient_checkpointing: Whether a step's activations are computed anew for the gradient instead
             of kept (Chen et al., 2016): memory for a field a step, time for one more forward.
         first_universe: Index of psi[0] among all universes.
@@ -68,6 +69,7 @@ class Dynamics:
     channel: noise.Channel | None = None
     level: float = 0.0
     half_precision: bool = False
+    channels_last: bool = False
     gradient_checkpointing: bool = False
     first_universe: int = 0
 
@@ -103,9 +105,10 @@ class Dynamics:
     def _propose(self, state: State) -> tuple[Tensor, Tensor | None]:
         device = state.psi.device.type
         cast = torch.autocast(device, torch.bfloat16) if self.half_precision else nullcontext()
+        order = torch.channels_last if self.channels_last else torch.contiguous_format
         with cast:
-            delta, memory = propose(self.law, state.psi, state.memory)
-        return delta.float(), None if memory is None else memory.float()
+            delta, memory = propose(self.law, state.psi.contiguous(memory_format=order), state.memory)
+        return delta.float().contiguous(), None if memory is None else memory.float()
 
 
 def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> Tensor:

@@ -47,6 +47,7 @@ class Trainer:
         self._config = config
         self._device = device
         self._network = cast(nn.Module, torch.compile(law)) if settings.compile else law
+        self._channels_last = _channels_last(law, settings, device)
         self._objective = Objective(settings.loss)
         self._channel = noise.channel(config.noise.name)
         self._curriculum = curriculum.make(config.noise.curriculum, config.noise.level, settings.episodes)
@@ -245,6 +246,7 @@ class Trainer:
             self._channel if level > 0 else None,
             level,
             half_precision=self._config.trainer.precision == "bf16",
+            channels_last=self._channels_last,
             gradient_checkpointing=self._config.trainer.gradient_checkpointing,
         )
 
@@ -291,6 +293,14 @@ def _scheduler(optimizer: Optimizer, settings: TrainerConfig) -> ReduceLROnPlate
         case "cosine":
             return CosineAnnealingLR(optimizer, settings.episodes, eta_min=settings.lr / 100)
     return None
+
+
+def _channels_last(law: Law, settings: TrainerConfig, device: torch.device) -> bool:
+    """The memory order that is wanted, or else the one that was measured to be faster (docs/training.md)."""
+    if settings.channels_last is not None:
+        return settings.channels_last
+    measured = device.type == "cpu" and settings.precision == "fp32"
+    return measured and getattr(law, "channels_last", False)
 
 
 def _segments(steps: int, longest: int | None) -> list[int]:

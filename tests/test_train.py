@@ -118,7 +118,7 @@ def test_evaluation_is_on_states_that_training_never_draws(monkeypatch: pytest.M
         drawn.append(make(*arguments))
         return drawn[-1]
 
-    trainer = trainer_of()
+    trainer = trainer_of("noise=none")
     monkeypatch.setattr(initial_state, "make", recorded)
     trainer.evaluate()
     held_out = drawn.pop()

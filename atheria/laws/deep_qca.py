@@ -42,7 +42,7 @@ class DeepQCA(Law):
         """(B, 2d, H, W) -> (B, 2d, H, W)."""
         weight, bias = self.processing_net[0].weight, self.processing_net[0].bias
         assert isinstance(weight, Tensor)
-        folded = weight.unflatten(1, [-1, self.copies]).sum(dim=2)
+        folded = weight.view(weight.shape[0], -1, self.copies, 1).sum(dim=2, keepdim=True)
         x = F.conv2d(self.sum_neighbours(psi), folded, bias)  # type: ignore[arg-type]
         for index, layer in enumerate(self.processing_net):
             if index > 0:

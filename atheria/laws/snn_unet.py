@@ -42,6 +42,8 @@ class SNNUNet(Law):
 
         inner_steps: Annotated[int, Field(ge=1, le=64)]
 
+    channels_last = True
+
     def __init__(self, config: Config, boundary: str) -> None:
         super().__init__()
         self.stride = 2

@@ -21,6 +21,7 @@ class UNetBody(Law):
     """
 
     Config = ConvolutionConfig
+    channels_last = True
 
     def __init__(self, config: ConvolutionConfig, boundary: str) -> None:
         super().__init__()

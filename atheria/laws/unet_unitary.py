@@ -15,6 +15,8 @@ class UNetUnitary(UNetBody):
     epsilon 0 and without normalisation a step keeps each cell's norm to rounding.
     """
 
+    channels_last = False  # the rotations cost what the convolutions gain
+
     def channels_out(self, config: ConvolutionConfig) -> int:
         """One angle for each component and for each pair of neighbours."""
         return 2 * config.d_state - 1

@@ -1,0 +1,49 @@
+"""The benchmarks run; what they measure is in docs/."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.slow
+def test_training_is_measured(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/training.py"
+    subprocess.run([sys.executable, script, "--quick", "--docs", tmp_path], check=True, timeout=300)
+    measured = json.loads((tmp_path / "training.json").read_text())
+    page = (tmp_path / "training.md").read_text()
+    assert f"torch {measured['torch']}" in page
+    assert "these figures mean nothing" in page
+    for law, numbers in measured["laws"].items():
+        assert f"## {law}\n" in page
+        agreement = numbers["agreement"]
+        assert agreement["loss difference"] < 1e-4
+        assert agreement["gradient_norm difference"] < 1e-4
+        assert {"naive loop", "trainer"} <= set(numbers["without noise"]) & set(numbers["noise"])
+    assert {"mlp", "deep_qca", "nca", "unet"} == set(measured["laws"])
+    if sys.platform == "linux":
+        assert measured["memory"]["checkpointed"]["loss"] == measured["memory"]["kept"]["loss"]
+
+
+@pytest.mark.slow
+def test_learning_is_measured_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    tiny = ["trainer.episodes=2", "trainer.grid=8", "trainer.steps=2", "trainer.steps_min=1",
+            "trainer.pool=4", "trainer.eval_every=2", "trainer.eval_steps=2", "model.hidden_channels=4"]  # fmt: skip
+    script = ROOT / "benchmarks/learning.py"
+    command = [sys.executable, script, "--folder", tmp_path, "--docs", tmp_path, "--seeds", "2", *tiny]
+    subprocess.run(command, check=True, timeout=600)
+    measured = json.loads((tmp_path / "learning.json").read_text())
+    assert [(r["arm"], r["seed"]) for r in measured["results"]] == [
+        (arm, seed) for seed in (0, 1) for arm in ("v4", "v4 without noise", "v3")
+    ]
+    quiet = measured["results"][0]["untrained"]["quiet"]
+    assert quiet["survival"] == pytest.approx(0.8 - 0.99 ** (2 * 8), abs=1e-2)  # decay alone, 4 x 2 steps
+    assert "± " in (tmp_path / "learning.md").read_text()
+    assert (tmp_path / "learning.png").stat().st_size > 10_000
+    (tmp_path / "v3-1.json").unlink()
+    again = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
+    assert "1/1  v3, seed 1" in again.stdout
