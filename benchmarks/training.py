@@ -315,7 +315,8 @@ def measure(arguments: argparse.Namespace) -> Numbers:
             "noise": race(contenders(law, NOISE, [], quick), rounds),
         }
         print(f"{law:10s} {time.perf_counter() - started:6.1f} s", file=sys.stderr, flush=True)
-    result["memory"] = memory(["--quick"] if quick else [])
+    threads = ["--threads", str(result["threads"])]
+    result["memory"] = memory([*threads, *(["--quick"] if quick else [])])
     return result
 
 
