@@ -29,8 +29,8 @@ class Drift(Law):
         return self.speed * (psi.roll([1], [3]) - psi)
 
 
-def stillness(initial, final):
-    return (final - initial).square().mean(dim=(1, 2, 3))
+def stillness(trajectory):
+    return (trajectory.final - trajectory.initial).square().mean(dim=(1, 2, 3))
 
 
 def conjugate(psi, level, draws, coin):
