@@ -134,6 +134,8 @@ class TrainerConfig:
         channels_last: Whether the law works with the channels innermost in memory; None for where
             that is faster.
         compile: Whether torch.compile compiles the law.
+        threads: Threads of torch in an episode; None for one where a law is too small to gain from more,
+            else torch's own number.
         phases: Beginnings on smaller problems; afterwards `grid`, `steps` and the noise as they are.
         init_from: ``run:RUN_ID`` or the path of a checkpoint whose weights the law starts with.
         init_strict: Whether all of these weights must fit; else those of equal name and shape are taken.
@@ -161,6 +163,7 @@ class TrainerConfig:
     gradient_checkpointing: bool
     channels_last: bool | None
     compile: bool
+    threads: Positive | None
     init_from: str | None
     init_strict: bool
     eval_every: Positive

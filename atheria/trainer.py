@@ -22,6 +22,9 @@ from atheria.philox import LENGTH, Draws, Lattice
 from atheria.physics import Dynamics, State
 from atheria.pool import Pool
 
+SMALL = 4096
+"""Cells of a batch up to which a law without pooling is faster on one thread; see docs/training.md."""
+
 _HELD_OUT = 1 << 63
 """Flips the seed's highest bit: evaluation never sees a number that training drew."""
 
@@ -65,6 +68,21 @@ class Trainer:
         Raises:
             UserError: The loss is no longer finite.
         """
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads(before))
+        try:
+            return self._train_episode()
+        finally:
+            torch.set_num_threads(before)
+
+    def _threads(self, otherwise: int) -> int:
+        """Threads for an episode of the phase that it is in."""
+        settings = self._config.trainer
+        height, width = phase_of(self.episode, settings).grid
+        is_small = self.law.stride == 1 and settings.batch_size * height * width <= SMALL
+        return settings.threads or (1 if is_small else otherwise)
+
+    def _train_episode(self) -> dict[str, float]:
         settings = self._config.trainer
         phase = phase_of(self.episode, settings)
         level = phase.noise * self._curriculum.level(self.episode) if self._channel else 0.0

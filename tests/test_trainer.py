@@ -282,6 +282,28 @@ def test_the_adaptive_curriculum_hears_of_the_training() -> None:
     assert max(levels) > 0
 
 
+def test_small_laws_train_on_one_thread_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def threads_used(*overrides: str) -> int:
+        options = ["model.d_state=2", "trainer.steps=1", "trainer.grid=8", "trainer.batch_size=2", *overrides]
+        settings = to_settings(TrainConfig, compose_config("train", options))
+        trainer = Trainer(build(settings.model, "torus"), settings, torch.device("cpu"))
+        used = []
+        monkeypatch.setattr(trainer, "_train_episode", lambda: used.append(torch.get_num_threads()) or {})
+        trainer.train_episode()
+        return used[0]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert threads_used("model=mlp") == 1
+        assert threads_used("model=mlp", "trainer.threads=2") == 2
+        assert threads_used("model=mlp", "trainer.grid=64") == 2
+        assert threads_used("model=unet") == 2
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.slow
 def test_a_compiled_law_trains_alike() -> None:
     plain = weights_after(2, "trainer.lr=1e-3")
