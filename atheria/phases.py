@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from atheria.config import PhaseConfig, TrainerConfig
+from atheria.config import TrainerConfig
 
 
 class Phase(NamedTuple):
@@ -24,19 +24,16 @@ class Phase(NamedTuple):
 
 def phase_of(episode: int, settings: TrainerConfig) -> Phase:
     """The phase that an episode, counted from 0, belongs to; the last one is the trainer's own sizes."""
+    phases = all_phases(settings)
     end = 0
-    for index, phase in enumerate(settings.phases):
-        end += phase.episodes
+    for beginning, phase in zip(settings.phases, phases, strict=False):
+        end += beginning.episodes
         if episode < end:
-            return _phase(index, phase)
-    return Phase(len(settings.phases), settings.grid, settings.steps, 1.0)
+            return phase
+    return phases[-1]
 
 
 def all_phases(settings: TrainerConfig) -> list[Phase]:
     """Every phase, the last one included."""
-    beginnings = [_phase(index, phase) for index, phase in enumerate(settings.phases)]
-    return [*beginnings, Phase(len(settings.phases), settings.grid, settings.steps, 1.0)]
-
-
-def _phase(index: int, phase: PhaseConfig) -> Phase:
-    return Phase(index, phase.grid, phase.steps, phase.noise)
+    beginnings = [Phase(n, phase.grid, phase.steps, phase.noise) for n, phase in enumerate(settings.phases)]
+    return [*beginnings, Phase(len(beginnings), settings.grid, settings.steps, 1.0)]

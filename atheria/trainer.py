@@ -130,17 +130,20 @@ class Trainer:
         highest level. ``eval/selection`` is the mean of both losses: what the best law and a plateau of the
         learning rate are told by.
         """
-        quiet = self._evaluate_at(0.0)
-        metrics = {f"eval/{name}": value for name, value in quiet.items()}
-        losses = [quiet["loss"]]
+        initial, final, evaluation = self._evaluate_at(0.0)
+        measured = observables.measure(final, self._config.physics.boundary == "torus")
+        everything = _mean([evaluation]) | measured | observables.compare(initial, final)
+        metrics = {f"eval/{name}": value.mean().item() for name, value in everything.items()}
+        losses = [metrics["eval/loss"]]
         if self._channel is not None:
-            noisy = self._evaluate_at(self._config.noise.level)
-            metrics |= {f"eval/noisy/{name}": noisy[name] for name in ("loss", *self._objective.weights)}
-            losses.append(noisy["loss"])
+            *_, evaluation = self._evaluate_at(self._config.noise.level)
+            metrics |= {f"eval/noisy/{name}": value.item() for name, value in _mean([evaluation]).items()}
+            losses.append(metrics["eval/noisy/loss"])
         return metrics | {"eval/selection": sum(losses) / len(losses)}
 
     @torch.no_grad()
-    def _evaluate_at(self, level: float) -> dict[str, float]:
+    def _evaluate_at(self, level: float) -> tuple[Tensor, Tensor, Evaluation]:
+        """The held-out universes at their beginning and at the horizon, and the objective there."""
         settings = self._config.trainer
         dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level)
         initial = self._initial_states(settings.eval_universes, dynamics.seed, 0, settings.grid)
@@ -148,9 +151,7 @@ class Trainer:
         horizon = settings.eval_steps or settings.steps
         state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, horizon)
         self.law.train()
-        measured = observables.measure(state.psi, self._config.physics.boundary == "torus")
-        everything = _mean([evaluation]) | measured | observables.compare(initial, state.psi)
-        return {name: value.mean().item() for name, value in everything.items()}
+        return initial, state.psi, evaluation
 
     @torch.no_grad()
     def held_out_rollout(self) -> Iterator[tuple[int, Tensor]]:

@@ -25,6 +25,7 @@ from statistics import median
 from typing import Any
 
 import torch
+from first_run import processor
 from torch import Tensor, nn
 
 from atheria.cli import compose_config, to_settings
@@ -280,15 +281,6 @@ def memory(arguments: list[str]) -> Numbers | None:
     result["ratio"] = result["checkpointed"]["peak_megabytes"] / result["kept"]["peak_megabytes"]
     result["slowdown"] = result["checkpointed"]["minimum_seconds"] / result["kept"]["minimum_seconds"]
     return result
-
-
-def processor() -> str:
-    """Name of the processor."""
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def measure(arguments: argparse.Namespace) -> Numbers:

@@ -123,11 +123,6 @@ class _PadTorus(torch.autograd.Function):
         return pad_torus(tangent)
 
 
-def conv3x3(channels_in: int, channels_out: int, boundary: str) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps H and W."""
-    return Conv3x3(channels_in, channels_out, boundary)
-
-
 def fixed_filters(filters: Sequence[Tensor], channels: int, boundary: str) -> nn.Conv2d:
     """Every 3x3 filter on every channel, not trained: C -> len(filters) * C, channel by channel."""
     conv = Conv3x3(channels, len(filters) * channels, boundary, groups=channels)
@@ -206,10 +201,10 @@ class ConvBlock(nn.Module):
     def __init__(self, channels_in: int, channels_out: int, norm: Norm, bias: bool, boundary: str) -> None:
         super().__init__()
         self.conv_block = nn.Sequential(
-            conv3x3(channels_in, channels_out, boundary),
+            Conv3x3(channels_in, channels_out, boundary),
             make_norm(norm, channels_out, bias),
             elu(),
-            conv3x3(channels_out, channels_out, boundary),
+            Conv3x3(channels_out, channels_out, boundary),
             make_norm(norm, channels_out, bias),
             elu(),
         )

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from atheria.config import SCHEMA
 from atheria.laws import Law
 from atheria.laws.blocks import (
+    Conv3x3,
     ConvolutionConfig,
-    conv3x3,
     last_layer,
     make_norm,
     receptive_radius,
@@ -55,7 +55,7 @@ class SNNUNet(Law):
 
         def synapses(channels_in: int, channels_out: int) -> nn.Sequential:
             norm = make_norm(config.norm, channels_out, config.bias)
-            return nn.Sequential(conv3x3(channels_in, channels_out, boundary), norm)
+            return nn.Sequential(Conv3x3(channels_in, channels_out, boundary), norm)
 
         self.encoder = synapses(2 * config.d_state, c)
         self.pool = nn.MaxPool2d(2)
