@@ -34,6 +34,8 @@ DESCRIPTION_NAME = "atheria.json"
 VERSION = 1
 
 _LONGEST_DESCRIPTION = 1 << 20
+_LARGEST_UNIVERSE = 1 << 28
+"""Numbers, a GiB: a description allocates that much at most."""
 DEFAULT_PHYSICS = PhysicsConfig(gamma=0.0, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus")
 """What a file that does not say its physics is rolled out with."""
 
@@ -115,9 +117,48 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
             raise UserError(f"'{file}': its {DESCRIPTION_NAME} is longer than a description can be")
         text = archive.read(found[0])
     try:
-        return validate(Description, json.loads(text), at=DESCRIPTION_NAME)
+        description = validate(Description, json.loads(text), at=DESCRIPTION_NAME)
+        _check_size(description)
+        return description
     except (UserError, ValueError, RecursionError) as error:
         raise UserError(f"'{file}' has a description that cannot be used: {error}") from None
+
+
+def as_checkpoint(path: Path) -> dict[str, Any]:
+    """An artifact's weights and description, in the keys of a checkpoint.
+
+    Raises:
+        UserError: The file is no artifact that describes itself.
+    """
+    description = read_description(path)
+    if description is None:
+        raise UserError(f"'{path}' does not describe itself: its law cannot be built anew")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        scripted = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return {
+        "model_state_dict": scripted.state_dict(),
+        "run_id": description.run_id,
+        "config": {
+            "model": {"name": description.law, **description.config},
+            "physics": asdict(description.physics),
+            "trainer": {"grid": description.training_grid},
+            "noise": description.noise,
+            "initial_state": asdict(description.initial_state),
+            "seed": description.seed,
+        },
+    }
+
+
+def _check_size(description: Description) -> None:
+    """Raises UserError where the universe that is described is none that a law was trained on."""
+    height, width = description.training_grid
+    numbers = 2 * description.d_state * height * width
+    if numbers > _LARGEST_UNIVERSE:
+        raise UserError(
+            f"`training_grid` {height} x {width} with `d_state` {description.d_state} is {numbers} numbers, "
+            f"more than the {_LARGEST_UNIVERSE} of the largest universe that is started unasked"
+        )
 
 
 def physics_of(description: Description | None, changes: Mapping[str, Any]) -> PhysicsConfig:

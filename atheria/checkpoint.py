@@ -5,8 +5,12 @@ Top-level keys are the seed's ``model_state_dict``, ``episode`` and ``optimizer_
 and ``schema``. Nothing is unpickled but tensors and plain containers.
 """
 
+import hashlib
+import io
+import os
 import pickle
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +27,47 @@ BEST = "checkpoints/best.pth"
 
 def save(state: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint and, beside it, its SHA-256 in ``sha256sum``'s format."""
-    atomically(path, lambda file: torch.save(state, file))
-    line = f"{sha256(path)}  {path.name}\n"
-    atomically(digest_path(path), lambda file: file.write_text(line))
+    write(encode(state), path)
+
+
+def encode(state: dict[str, Any]) -> bytes:
+    """A checkpoint as the bytes of its file."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def write(content: bytes, path: Path) -> None:
+    """Writes an encoded checkpoint with its digest.
+
+    Raises:
+        OSError: It cannot be written; what stood there before still does.
+    """
+    digest = hashlib.sha256(content).hexdigest()
+    _publish(path, digest, lambda file: file.write_bytes(content))
+
+
+def copy(source: Path, target: Path) -> None:
+    """Gives a checkpoint a second name, with a digest of its own."""
+    _publish(target, sha256(source), lambda file: _link(source, file))
+
+
+def _publish(path: Path, digest: str, write: Callable[[Path], object]) -> None:
+    """Puts a file and its digest in place; at every moment, the digest fits the file that is there."""
+    beside = digest_path(path)
+    line = f"{digest}  {path.name}\n"
+    before = beside.read_text() if beside.is_file() else ""
+    atomically(beside, lambda file: file.write_text(line + before))
+    atomically(path, write)
+    atomically(beside, lambda file: file.write_text(line))
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink()
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        shutil.copyfile(source, target)
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -36,8 +78,8 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     verify_zip(path, "a checkpoint (.pth)")
     if digest_path(path).is_file():
-        expected = digest_path(path).read_text().split()[:1]
-        if expected != [sha256(path)]:
+        lines = digest_path(path).read_bytes().splitlines()  # two for a moment, while it is replaced
+        if sha256(path).encode() not in [line.partition(b" ")[0] for line in lines]:
             raise UserError(f"'{path}' does not match its digest '{digest_path(path).name}': it is damaged")
     try:
         state = torch.load(path, map_location=device, weights_only=True)

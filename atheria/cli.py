@@ -6,7 +6,6 @@ configuration is checked before Hydra makes folders and before torch or mlflow a
 
 import copy
 import re
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -25,7 +24,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from atheria import foreign, registry
+from atheria import endings, foreign, registry
 from atheria.config import UserError, unknown_key, validate
 
 Schema = TypeVar("Schema")
@@ -51,7 +50,7 @@ def main(command: str, schema: type[Any], job: str) -> None:
                 raise  # the sweep reports it
             sys.exit(_message(command, error))
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a run that is told to end, ends as KILLED
+    endings.interrupt_on_sigterm()
     try:
         _check_command_line(command, schema, job)
         # Called without the rest of the command line, which hydra_main reads from sys.argv itself.

@@ -137,9 +137,12 @@ class TrainerConfig:
         threads: Threads of torch in an episode; None for one where a law is too small to gain from more,
             else torch's own number.
         phases: Beginnings on smaller problems; afterwards `grid`, `steps` and the noise as they are.
+        resume: ``auto`` for the latest unfinished run of the same configuration, a run's ID, or the path of a
+            checkpoint: what to go on with; None starts a new run.
         init_from: ``run:RUN_ID`` or the path of a checkpoint whose weights the law starts with.
         init_strict: Whether all of these weights must fit; else those of equal name and shape are taken.
         eval_steps: Horizon of evaluations; None for `steps`.
+        keep_best: Checkpoints that are kept of the best evaluations: ``best.pth``, ``best-2.pth``, ...
     """
 
     name: Literal["v3", "v4"]
@@ -164,19 +167,30 @@ class TrainerConfig:
     channels_last: bool | None
     compile: bool
     threads: Positive | None
+    resume: str | None
     init_from: str | None
     init_strict: bool
     eval_every: Positive
     eval_steps: Positive | None
     eval_universes: Universes
     checkpoint_every: Positive
+    keep_best: Positive
     loss: Annotated[dict[str, Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 
 
 @dataclass(config=SCHEMA, frozen=True)
 class TrackingConfig:
-    """Where runs are logged; see `atheria.tracking`."""
+    """Where runs are logged; see `atheria.runs`.
 
+    Attributes:
+        mode: ``online`` sends what is logged while the run lasts, ``offline`` leaves it in the run's folder
+            for ``atheria.sync``, ``off`` logs nothing.
+        uri: The store; None for MLFLOW_TRACKING_URI, or else ``sqlite:///outputs/mlflow.db``.
+        experiment: Name of the experiment.
+        run_name: The run's name; None for one that is made of the settings.
+    """
+
+    mode: Literal["online", "offline", "off"]
     uri: str | None
     experiment: Annotated[str, Field(min_length=1)]
     run_name: str | None
@@ -202,6 +216,8 @@ class ExportConfig:
     """What `atheria.export` is told."""
 
     run_id: str | None
+    law: str | None
+    best_of: str | None
     checkpoint: str | None
     physics: dict[str, Any]
     initial_state: dict[str, Any]
@@ -218,6 +234,7 @@ class RolloutConfig:
 
     run_id: str | None
     law: str | None
+    best_of: str | None
     steps: Positive
     grid: Grid | None
     universes: Universes
@@ -231,6 +248,35 @@ class RolloutConfig:
     device: str
     tracking: TrackingConfig
     output: str
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class SyncConfig:
+    """What `atheria.sync` is told."""
+
+    reap: bool
+    tracking: TrackingConfig
+    output: str
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class PromoteConfig:
+    """What `atheria.promote` is told."""
+
+    run_id: str | None
+    law: str | None
+    best_of: str | None
+    alias: str
+    name: str | None
+    tracking: TrackingConfig
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class CacheConfig:
+    """What `atheria.cache` is told."""
+
+    prune: bool
+    keep: Annotated[int, Field(ge=0)]
 
 
 def as_override(key: str, value: str) -> str:

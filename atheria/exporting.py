@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from atheria.artifact import Description
 from atheria.config import InitialStateConfig, PhysicsConfig, UserError
 from atheria.files import sha256
 from atheria.laws import Law
-from atheria.tracking import LAW_DIGEST_TAG, LoggedRun
+from atheria.tracking import LAW_DIGEST_TAG
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,17 @@ def export_law(law: Law, origin: Origin, path: Path) -> Description:
     return description
 
 
-def log_law(run: LoggedRun, path: Path, description: Description) -> None:
+class Logged(Protocol):
+    """A run that files and tags can be put on, at once or through a journal."""
+
+    def log_file(self, path: Path, folder: str) -> None:
+        """Puts a file into an artifact folder."""
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Sets a tag."""
+
+
+def log_law(run: Logged, path: Path, description: Description) -> None:
     """Puts an artifact onto a run: ``law/law.pt``, ``law/atheria.json`` and the digest tag."""
     with tempfile.TemporaryDirectory() as folder:
         text, law = Path(folder) / artifact.DESCRIPTION_NAME, Path(folder) / artifact.FILE_NAME

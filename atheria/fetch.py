@@ -1,14 +1,60 @@
-"""Laws by run ID: fetched from the store, verified, kept in the user's cache."""
+"""Laws by name: a run's, an alias of the registry's, the best of an experiment, or a file."""
 
-import os
-import shutil
+import re
 import tempfile
+from math import isfinite, nan
 from pathlib import Path
 
+from atheria import law_cache
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError
-from atheria.files import atomically, sha256
-from atheria.tracking import LAW_DIGEST_TAG, find_run, shown
+from atheria.progress import warn
+from atheria.stores import shown, store_uri
+from atheria.tracking import LAW_DIGEST_TAG, OutageError, Store, StoredRun, find_run
+
+BEST_LOSS = "best/loss"
+"""Metric: ``eval/loss`` of the checkpoint that a run has exported."""
+
+_ALIAS = re.compile(r"(?P<name>[^@]+)@(?P<alias>[^@/]+)")
+
+
+def run_named(
+    run_id: str | None, law: str | None, best_of: str | None, tracking_uri: str | None
+) -> str | None:
+    """ID of the run whose law is named; None where a file is.
+
+    Args:
+        run_id: A run.
+        law: ``name@alias`` of the registry, or the path of an artifact.
+        best_of: An experiment; its run of the lowest ``eval/loss`` is meant.
+        tracking_uri: The store; None for the default.
+
+    Raises:
+        UserError: Not exactly one of them is given, or it names nothing.
+    """
+    check_names(run_id, law, best_of)
+    if run_id is not None:
+        return run_id
+    uri = store_uri(tracking_uri)
+    if best_of is not None:
+        return _best_of(best_of, uri).run_id
+    assert law is not None
+    if is_alias(law) and (alias := _ALIAS.fullmatch(law)):
+        return Store(uri, create=False).run_of_alias(alias["name"], alias["alias"])
+    return None
+
+
+def check_names(run_id: str | None, law: str | None, best_of: str | None) -> None:
+    """Raises UserError unless exactly one of the ways to name a law is used."""
+    if sum(name is not None for name in (run_id, law, best_of)) != 1:
+        raise UserError(
+            "name the law by one of run_id=RUN_ID, law=name@alias, law=path.pt, best_of=EXPERIMENT"
+        )
+
+
+def is_alias(law: str | None) -> bool:
+    """Whether a law is named as ``name@alias``; a file of that name is meant rather."""
+    return law is not None and not Path(law).exists() and _ALIAS.fullmatch(law) is not None
 
 
 def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
@@ -17,37 +63,34 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
     Raises:
         UserError: There is no such run, it has no law, or the law does not match its digest.
     """
-    run = find_run(run_id, tracking_uri)
+    try:
+        run = find_run(run_id, tracking_uri)
+    except OutageError as error:
+        known = law_cache.newest(run_id)
+        if known is None:
+            raise
+        warn(f"{error}; the law is taken from the cache")
+        return known
     digest = run.tag(LAW_DIGEST_TAG)
-    if digest is None or not _is_digest(digest):
+    if digest is None or not law_cache.is_digest(digest):
         remedy = f"export it: python -m atheria.export run_id={run_id}"
         if parent := run.parent:
             remedy = f"it is a child of the run that has one: run_id={parent}"
         raise UserError(
             f"run '{run_id}' in {shown(run.uri)} has no exported law (tag `{LAW_DIGEST_TAG}`); {remedy}"
         )
-    if not run.run_id.isalnum():  # it names a folder
-        raise UserError(f"`run_id` must be letters and digits, got '{run.run_id}'")
-    cached = cache_folder() / "laws" / run.run_id / digest / FILE_NAME
-    if cached.is_file() and sha256(cached) == digest:
-        return cached
     with tempfile.TemporaryDirectory() as folder:
-        fetched = run.download(f"law/{FILE_NAME}", Path(folder))
-        if (found := sha256(fetched)) != digest:
-            raise UserError(
-                f"the law of run '{run_id}' was changed after its export: its digest is {found}, "
-                f"the run says {digest}; export it anew: python -m atheria.export run_id={run_id}"
-            )
-        atomically(cached, lambda file: shutil.copyfile(fetched, file))
-    return cached
+        return law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
 
 
-def cache_folder() -> Path:
-    """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
-    if folder := os.environ.get("ATHERIA_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atheria"
-
-
-def _is_digest(text: str) -> bool:
-    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+def _best_of(experiment: str, uri: str) -> StoredRun:
+    """Of the runs with a law, that of the lowest BEST_LOSS; where one has none, its last ``eval/loss``."""
+    runs = Store(uri, create=False).runs(f"tags.`{LAW_DIGEST_TAG}` LIKE '%'", experiment=experiment)
+    losses = {run.run_id: run.metrics.get(BEST_LOSS, run.metrics.get("eval/loss", nan)) for run in runs}
+    finite = [run for run in runs if isfinite(losses[run.run_id])]
+    if not finite:
+        raise UserError(
+            f"`best_of`: experiment '{experiment}' in {shown(uri)} has no run with a law and a finite "
+            "`eval/loss`"
+        )
+    return min(finite, key=lambda run: losses[run.run_id])

@@ -57,3 +57,9 @@ class Progress:
     def close(self) -> None:
         """Ends the display."""
         self._bar.close()
+
+
+def warn(text: str) -> None:
+    """Prints a warning to stderr without disturbing a bar; any thread may."""
+    tqdm.write(f"warning: {text}", file=sys.stderr)
+    sys.stderr.flush()

@@ -1,22 +1,16 @@
-"""Runs in MLflow; the only module that imports mlflow.
+"""The tracking store; the only module that imports mlflow.
 
-The training loop calls ``log(metrics, step)``. Without ``tracking.uri`` and ``MLFLOW_TRACKING_URI``,
-the store is ``sqlite:///outputs/mlflow.db`` with artifacts in ``outputs/mlartifacts``.
+Without ``tracking.uri`` and ``MLFLOW_TRACKING_URI``, the store is ``sqlite:///outputs/mlflow.db`` with
+artifacts in ``outputs/mlartifacts``.
 """
 
 import fcntl
 import logging
 import os
-import platform
-import re
-import subprocess
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 # Read when mlflow is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -28,123 +22,235 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
 from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_USER,
-)
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
-from atheria.config import TrackingConfig, UserError
+from atheria import journal
+from atheria.config import UserError
 from atheria.files import short
+from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 
-DEFAULT_STORE = "outputs/mlflow.db"
 ARTIFACTS = "mlartifacts"
 """Folder of the artifacts, beside an SQLite store."""
 LAW_DIGEST_TAG = "atheria.law.sha256"
+ID_TAG = "atheria.id"
+"""The name that a run bears before a store has given it one; both find it."""
+PARENT_TAG = str(MLFLOW_PARENT_RUN_ID)
+MOST_METRICS, MOST_PARAMS = 1000, 100
+"""What a store takes in one request."""
+LONGEST_VALUE = 6000
+"""Characters of a parameter that a store takes."""
 
-_SQLITE = "sqlite:///"
-_BATCH = 1000
-_PARAMS_BATCH = 100
-_FLUSH_SECONDS = 5.0
-_LONGEST_PARAM = 6000
+_REFUSALS = (
+    "BAD_REQUEST",
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "PERMISSION_DENIED",
+    "RESOURCE_ALREADY_EXISTS",
+    "RESOURCE_DOES_NOT_EXIST",
+    "UNAUTHENTICATED",
+)
+"""Error codes of a store that has understood a request and says no."""
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are no news to a user
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what fails is reported by us
+logging.getLogger("mlflow.store.artifact").setLevel(logging.CRITICAL)
 
 
-@dataclass
-class LoggedRun:
-    """A run that is being logged. Metrics are sent in batches; `flush` sends what is left.
-
-    Attributes:
-        client: MLflow's client.
-        uri: The store's.
-        run_id: The run's ID.
-        experiment_id: Its experiment's.
-    """
-
-    client: MlflowClient
-    uri: str
-    run_id: str
-    experiment_id: str
-
-    def __post_init__(self) -> None:
-        self._pending: list[Metric] = []
-        self._flushed_at = time.monotonic()
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Logs metrics at an integer step."""
-        now = int(time.time() * 1000)
-        self._pending += [Metric(key, float(value), now, step) for key, value in metrics.items()]
-        if len(self._pending) >= _BATCH or time.monotonic() - self._flushed_at > _FLUSH_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Sends the metrics that wait."""
-        for start in range(0, len(self._pending), _BATCH):
-            self.client.log_batch(self.run_id, metrics=self._pending[start : start + _BATCH])
-        self._pending.clear()
-        self._flushed_at = time.monotonic()
-
-    def log_params(self, settings: Mapping[str, Any]) -> None:
-        """Logs nested settings as parameters with dotted keys."""
-        params = [Param(key, str(value)[:_LONGEST_PARAM]) for key, value in flatten(settings).items()]
-        for start in range(0, len(params), _PARAMS_BATCH):
-            self.client.log_batch(self.run_id, params=params[start : start + _PARAMS_BATCH])
-
-    def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Logs a file as an artifact."""
-        self.client.log_artifact(self.run_id, str(path), folder)
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Sets a tag."""
-        self.client.set_tag(self.run_id, key, value)
+class OutageError(UserError):
+    """A store gives no answer now; it may give one later."""
 
 
-@contextmanager
-def start_run(
-    tracking: TrackingConfig, name: str, tags: Mapping[str, str], parent: str | None = None
-) -> Iterator[LoggedRun]:
-    """A new run, FINISHED at the end, KILLED by Ctrl-C, FAILED by any other exception.
+class Store:
+    """A tracking store.
 
     Args:
-        tracking: Store, experiment and, perhaps, a name.
-        name: The name otherwise.
-        tags: Further tags.
-        parent: ID of the run that it is a child of.
+        uri: As `atheria.stores.store_uri` returns it.
+        create: Whether to make an SQLite store that does not exist.
 
     Raises:
-        UserError: The store cannot be reached or opened.
+        OutageError: It gives no answer.
+        UserError: It cannot be used.
     """
-    uri = store_uri(tracking.uri)
-    with reported(uri):
-        client = _client(uri, create=True)
-        experiment_id = _experiment(client, uri, tracking.experiment)
-        all_tags = {**_standard_tags(), **tags}
-        if parent is not None:
-            all_tags[MLFLOW_PARENT_RUN_ID] = parent
-        created = client.create_run(experiment_id, tags=all_tags, run_name=tracking.run_name or name)
-    run = LoggedRun(client, uri, created.info.run_id, experiment_id)
-    with reported(uri):
-        status = "FAILED"
-        try:
-            yield run
-            status = "FINISHED"
-        except KeyboardInterrupt:
-            status = "KILLED"
-            raise
-        finally:
+
+    def __init__(self, uri: str, create: bool) -> None:
+        self.uri = uri
+        with answering(uri):
+            self._client = _client(uri, create)
+
+    def create_run(self, identity: journal.Identity) -> str:
+        """The ID of the run of that identity, which is made where the store does not have it."""
+        with answering(self.uri):
+            experiment = self._experiment(identity.experiment)
+            if known := self._of_identity(identity.id, [experiment]):
+                return str(known[0].info.run_id)
+            created = self._client.create_run(
+                experiment, start_time=identity.started, tags=_tags_of(identity), run_name=identity.name
+            )
+            return str(created.info.run_id)
+
+    def delete_twins(self, run_id: str, identity: journal.Identity) -> None:
+        """Deletes runs of the same identity: a request to make it that was thought lost may come through."""
+        with answering(self.uri):
+            experiment = self._experiment(identity.experiment)
+            for run in self._of_identity(identity.id, [experiment]):
+                if run.info.run_id != run_id:
+                    self._client.delete_run(run.info.run_id)
+
+    def send(
+        self,
+        run_id: str,
+        metrics: Sequence[journal.Metrics] = (),
+        params: Sequence[tuple[str, str]] = (),
+        tags: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Logs what fits into one request; sending it again changes nothing."""
+        points = [
+            Metric(k, v, record.time, record.step) for record in metrics for k, v in record.values.items()
+        ]
+        with answering(self.uri):
+            self._client.log_batch(
+                run_id, points, [Param(*param) for param in params], [RunTag(*tag) for tag in tags]
+            )
+
+    def send_file(self, run_id: str, path: Path, folder: str) -> None:
+        """Puts a file into an artifact folder of a run."""
+        with answering(self.uri):
+            self._client.log_artifact(run_id, str(path), folder or None)
+
+    def set_status(self, run_id: str, status: str, time: int) -> None:
+        """Says how a run is; where it has ended, when."""
+        with answering(self.uri):
+            if status in ("RUNNING", "SCHEDULED"):
+                self._client.update_run(run_id, status)
+            else:
+                self._client.set_terminated(run_id, status, time)
+
+    def run(self, run_id: str) -> "StoredRun":
+        """A run by the store's ID or by its own.
+
+        Raises:
+            UserError: There is none, or it was deleted.
+        """
+        with answering(self.uri):
+            found = self._run(run_id)
+        if found is None:
+            raise UserError(
+                f"`run_id`: there is no run '{run_id}' in {shown(self.uri)}; "
+                "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
+            )
+        if found.info.lifecycle_stage == "deleted":
+            raise UserError(
+                f"`run_id`: run '{run_id}' was deleted; bring it back: mlflow runs restore --run-id {run_id}"
+            )
+        return StoredRun(self._client, self.uri, found)
+
+    def runs(
+        self, filter_string: str, order_by: Sequence[str] = (), experiment: str | None = None
+    ) -> "list[StoredRun]":
+        """The runs that MLflow's filter finds, in one experiment or in all.
+
+        Raises:
+            UserError: There is no experiment of that name.
+        """
+        with answering(self.uri):
+            experiments = [self._existing_experiment(experiment)] if experiment else self._experiments()
+            found = self._search(experiments, filter_string, order_by)
+        return [StoredRun(self._client, self.uri, run) for run in found]
+
+    def promote(self, run: "StoredRun", name: str, alias: str) -> str:
+        """Gives the law of a run an alias in the registry; returns the version that it names."""
+        with answering(self.uri):
+            if not any(
+                model.name == name for model in self._client.search_registered_models(f"name = '{name}'")
+            ):
+                self._client.create_registered_model(name)
+            source = f"runs:/{run.run_id}/law"
+            versions = self._client.search_model_versions(f"name = '{name}' and run_id = '{run.run_id}'")
+            version = versions[0] if versions else self._client.create_model_version(name, source, run.run_id)
+            self._client.set_registered_model_alias(name, alias, version.version)
+            return str(version.version)
+
+    def run_of_alias(self, name: str, alias: str) -> str:
+        """ID of the run whose law bears an alias.
+
+        Raises:
+            UserError: There is none.
+        """
+        with answering(self.uri):
             try:
-                run.flush()
-            finally:
-                client.set_terminated(run.run_id, status)
+                return str(self._client.get_model_version_by_alias(name, alias).run_id)
+            except MlflowException as error:
+                if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    raise
+                raise UserError(
+                    f"`law`: {shown(self.uri)} has no law '{name}@{alias}'; give a run's law that name: "
+                    f"python -m atheria.promote run_id=RUN_ID name={name} alias={alias}"
+                ) from None
+
+    def _run(self, run_id: str) -> Run | None:
+        try:
+            return self._client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+        if not run_id.isalnum():
+            return None
+        return next(iter(self._of_identity(run_id, self._experiments())), None)
+
+    def _of_identity(self, identity: str, experiments: list[str]) -> list[Run]:
+        return self._search(experiments, f"tags.`{ID_TAG}` = '{identity}'", ["attributes.start_time ASC"])
+
+    def _search(self, experiments: list[str], filter_string: str, order_by: Sequence[str]) -> list[Run]:
+        found: list[Run] = []
+        token = None
+        while experiments:
+            page = self._client.search_runs(
+                experiments, filter_string, order_by=list(order_by), max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                break
+        return found
+
+    def _experiments(self) -> list[str]:
+        return [str(experiment.experiment_id) for experiment in self._client.search_experiments()]
+
+    def _existing_experiment(self, name: str) -> str:
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            raise UserError(f"there is no experiment '{name}' in {shown(self.uri)}")
+        return str(found.experiment_id)
+
+    def _experiment(self, name: str) -> str:
+        """ID of the experiment of that name, made where there is none."""
+        location = None
+        if file := sqlite_file(self.uri):
+            location = (file.parent / ARTIFACTS).as_uri()
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(name, artifact_location=location))
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                    raise
+                found = self._client.get_experiment_by_name(name)
+        assert found is not None
+        if found.lifecycle_stage == "deleted":
+            raise UserError(
+                f"`tracking.experiment`: '{name}' was deleted; choose another name, or bring it back: "
+                f"mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return str(found.experiment_id)
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A run that was logged before.
+    """A run that a store has.
 
     Attributes:
         client: MLflow's client.
@@ -158,23 +264,57 @@ class StoredRun:
 
     @property
     def run_id(self) -> str:
-        """The run's ID."""
+        """The store's ID of the run."""
         return str(self.run.info.run_id)
+
+    @property
+    def id(self) -> str:
+        """The name that it bore before."""
+        return self.tag(ID_TAG) or self.run_id
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return str(self.run.info.run_name)
+
+    @property
+    def status(self) -> str:
+        """RUNNING, FINISHED, FAILED, KILLED or SCHEDULED."""
+        return str(self.run.info.status)
+
+    @property
+    def started(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self.run.info.start_time)
 
     @property
     def experiment(self) -> str:
         """Name of its experiment."""
-        return str(self.client.get_experiment(self.run.info.experiment_id).name)
+        with answering(self.uri):
+            return str(self.client.get_experiment(self.run.info.experiment_id).name)
 
     @property
     def parent(self) -> str | None:
         """ID of the run that it is a child of."""
-        return self.tag(MLFLOW_PARENT_RUN_ID)
+        return self.tag(PARENT_TAG)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The last value of each metric."""
+        return dict(self.run.data.metrics)
 
     def tag(self, key: str) -> str | None:
         """A tag's value, or None."""
         value: str | None = self.run.data.tags.get(key)
         return value
+
+    def last_steps(self) -> dict[str, int]:
+        """The last step of each metric."""
+        with answering(self.uri):
+            histories = {
+                key: self.client.get_metric_history(self.run_id, key) for key in self.run.data.metrics
+            }
+        return {key: max(point.step for point in history) for key, history in histories.items()}
 
     def download(self, path: str, folder: Path) -> Path:
         """Fetches an artifact into a folder.
@@ -189,9 +329,15 @@ class StoredRun:
                 f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)} ({_first_line(error)})"
             ) from None
 
-    def resume_logging(self) -> LoggedRun:
-        """The run again, to log more to it."""
-        return LoggedRun(self.client, self.uri, self.run_id, str(self.run.info.experiment_id))
+    def log_file(self, path: Path, folder: str) -> None:
+        """Puts a file into an artifact folder, at once."""
+        with answering(self.uri):
+            self.client.log_artifact(self.run_id, str(path), folder)
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Sets a tag, at once."""
+        with answering(self.uri):
+            self.client.set_tag(self.run_id, key, value)
 
 
 def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
@@ -200,88 +346,22 @@ def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
     Raises:
         UserError: The store does not exist or cannot be reached, or has no such run.
     """
-    uri = store_uri(tracking_uri)
-    with reported(uri):
-        client = _client(uri, create=False)
-        try:
-            found = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            raise UserError(
-                f"`run_id`: there is no run '{run_id}' in {shown(uri)}; "
-                "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
-            ) from None
-    if found.info.lifecycle_stage == "deleted":
-        raise UserError(
-            f"`run_id`: run '{run_id}' was deleted; bring it back: mlflow runs restore --run-id {run_id}"
-        )
-    return StoredRun(client, uri, found)
-
-
-def store_uri(uri: str | None) -> str:
-    """The store that a configured URI means; the path of an SQLite file is made absolute.
-
-    MLflow keeps one connection for each URI: a relative one would outlive a change of folder.
-    """
-    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{DEFAULT_STORE}"
-    if chosen.startswith(_SQLITE):
-        return _SQLITE + str(Path(chosen.removeprefix(_SQLITE)).absolute())
-    return chosen
-
-
-def shown(uri: str) -> str:
-    """A store's URI as a user would type it here."""
-    if uri.startswith(_SQLITE):
-        return _SQLITE + short(Path(uri.removeprefix(_SQLITE)))
-    return re.sub(r"//[^/@]+@", "//***@", uri)  # credentials are nobody's to read
-
-
-def how_to_look(uri: str) -> str:
-    """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
-    if uri.startswith("http"):
-        return f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
-    return f"mlflow ui --backend-store-uri {shown(uri)}"
-
-
-def git_commit() -> str | None:
-    """Commit of the working directory, ``-dirty`` appended where it has changes; None outside git."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one with dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
+    return Store(store_uri(tracking_uri), create=False).run(run_id)
 
 
 def _client(uri: str, create: bool) -> MlflowClient:
-    if uri.startswith(_SQLITE):
-        file = Path(uri.removeprefix(_SQLITE))
-        if create:
-            file.parent.mkdir(parents=True, exist_ok=True)
-        elif not file.is_file():
-            raise UserError(
-                f"there is no store '{short(file)}' here; run from the folder that holds it, or give "
-                "tracking.uri=... or MLFLOW_TRACKING_URI"
-            )
-        with _alone(file):
-            return MlflowClient(tracking_uri=uri)
-    return MlflowClient(tracking_uri=uri)
+    file = sqlite_file(uri)
+    if file is None:
+        return MlflowClient(tracking_uri=uri)
+    if create:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    elif not file.is_file():
+        raise UserError(
+            f"there is no store '{short(file)}' here; run from the folder that holds it, or give "
+            "tracking.uri=... or MLFLOW_TRACKING_URI"
+        )
+    with _alone(file):
+        return MlflowClient(tracking_uri=uri)
 
 
 @contextmanager
@@ -295,48 +375,22 @@ def _alone(database: Path) -> Iterator[None]:
         os.close(folder)
 
 
-def _experiment(client: MlflowClient, uri: str, name: str) -> str:
-    """ID of the experiment of that name, made where there is none."""
-    location = None
-    if uri.startswith(_SQLITE):
-        location = (Path(uri.removeprefix(_SQLITE)).parent / ARTIFACTS).as_uri()
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name, artifact_location=location))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
-                raise
-            found = client.get_experiment_by_name(name)
-    assert found is not None
-    if found.lifecycle_stage == "deleted":
-        raise UserError(
-            f"`tracking.experiment`: '{name}' was deleted; choose another name, or bring it back: "
-            f"mlflow experiments restore --experiment-id {found.experiment_id}"
-        )
-    return str(found.experiment_id)
-
-
-def _standard_tags() -> dict[str, str]:
-    packages = ("atheria", "torch", "mlflow", "hydra-core", "numpy")
-    tags = {f"version.{package}": version(package) for package in packages}
-    tags["version.python"] = platform.python_version()
-    tags[MLFLOW_USER] = os.environ.get("USER") or "unknown"
-    if commit := git_commit():
-        tags["git_commit"] = commit
-    return tags
+def _tags_of(identity: journal.Identity) -> dict[str, str]:
+    return {**identity.tags, ID_TAG: identity.id}
 
 
 @contextmanager
-def reported(uri: str) -> Iterator[None]:
-    """Turns what goes wrong on the way to a store into a UserError."""
+def answering(uri: str) -> Iterator[None]:
+    """Turns what goes wrong on the way to a store into an OutageError, or a UserError where it says no."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, CommandError) as error:
-        raise UserError(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from error
+    except (MlflowException, SQLAlchemyError, CommandError, RequestException) as error:
+        refused = isinstance(error, CommandError) or getattr(error, "error_code", None) in _REFUSALS
+        kind = UserError if refused else OutageError
+        raise kind(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from error
     except ImportError as error:
         raise UserError(f"the tracking store {shown(uri)} needs a package: {error}") from error
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
+    return without_credentials((str(error).splitlines() or [""])[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from atheria import curriculum, initial_state, noise, observables
+from atheria import checkpoint, curriculum, initial_state, noise, observables
 from atheria.config import TrainConfig, TrainerConfig, UserError
 from atheria.field import total_energy
 from atheria.laws import Law, initial_memory
@@ -181,19 +181,27 @@ class Trainer:
             "scheduler_state_dict": self._scheduler.state_dict() if self._scheduler else None,
             "curriculum_state": self._curriculum.state_dict(),
             "pool": self._pool.state_dict() if self._pool else None,
-            # Draws depend on seed, episode and step alone; the position is complete.
-            "rng": {"seed": self._config.seed, "episode": self.episode, "step": self._clock},
+            # Our draws depend on seed, episode and step alone; torch's position is for laws of others.
+            "rng": {
+                "seed": self._config.seed,
+                "episode": self.episode,
+                "step": self._clock,
+                "torch": torch.get_rng_state(),
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continues from the state of a checkpoint."""
-        self.law.load_state_dict(state["model_state_dict"])
-        self._optimizer.load_state_dict(state["optimizer_state_dict"])
+        """Continues from the state of a checkpoint; a part that is None begins anew."""
+        checkpoint.load_weights(self.law, state, "the checkpoint")
+        if state["optimizer_state_dict"] is not None:
+            self._optimizer.load_state_dict(state["optimizer_state_dict"])
         if self._scheduler is not None and state["scheduler_state_dict"] is not None:
             self._scheduler.load_state_dict(state["scheduler_state_dict"])
-        self._curriculum.load_state_dict(state["curriculum_state"])
+        if state["curriculum_state"] is not None:
+            self._curriculum.load_state_dict(state["curriculum_state"])
         self._pool = Pool.from_state_dict(state["pool"]) if state["pool"] else None
         self._clock = state["rng"]["step"]
+        torch.set_rng_state(state["rng"]["torch"].cpu())
         self.episode = state["episode"]
 
     def _draw_batch(self, phase: Phase) -> tuple[Pool, Tensor | None]:

@@ -13,19 +13,24 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
-     "atheria.probability"},
+     "atheria.probability", "atheria.endings", "atheria.provenance"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
-     "atheria.tracking", "atheria.foreign", "atheria.patterns"},
-    {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.checkpoint", "atheria.fetch",
-     "atheria.exporting", "atheria.observables"},
+     "atheria.journal", "atheria.stores", "atheria.foreign", "atheria.patterns", "atheria.checkpoint"},
+    {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.tracking", "atheria.law_cache",
+     "atheria.observables", "atheria.keeping"},
     {"atheria.laws.mlp", "atheria.laws.unet", "atheria.laws.snn_unet", "atheria.laws.deep_qca",
      "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria.transfer",
-     "atheria.tangents", "atheria.spreading", "atheria_core"},
+     "atheria.tangents", "atheria.spreading", "atheria.delivery", "atheria.fetch",
+     "atheria.exporting"},
+    {"atheria.runs", "atheria_core"},
+    {"atheria.resume"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
-     "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout"},
-    {"atheria.train", "atheria.export", "atheria.rollout"},
+     "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",
+     "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache"},
+    {"atheria.train", "atheria.export", "atheria.rollout", "atheria.sync", "atheria.promote",
+     "atheria.cache"},
 ]  # fmt: skip
 
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

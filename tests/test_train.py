@@ -25,7 +25,7 @@ from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
 from atheria.laws import build
 from atheria.physics import Dynamics
-from atheria.tracking import how_to_look, shown, store_uri
+from atheria.stores import how_to_look, shown, store_uri
 from atheria.train import train
 from atheria.trainer import Trainer
 

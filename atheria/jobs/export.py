@@ -18,9 +18,10 @@ from atheria.config import (
     validate,
 )
 from atheria.exporting import Origin, export_law, log_law
+from atheria.fetch import is_alias, run_named
 from atheria.files import check_writable, short
 from atheria.laws import Law
-from atheria.tracking import find_run, reported
+from atheria.tracking import find_run
 
 SEED_BOUNDARY = "zeros"
 """Padding of the seed's laws, whose checkpoints do not say."""
@@ -32,10 +33,16 @@ def run(config: ExportConfig) -> Path:
     Raises:
         UserError: The checkpoint cannot be used, or the settings contradict each other.
     """
-    if config.run_id is not None:
-        return _export_run(config, config.run_id)
+    if any(name is not None for name in (config.run_id, config.law, config.best_of)):
+        run_id = run_named(config.run_id, config.law, config.best_of, config.tracking.uri)
+        if run_id is not None:
+            return _export_run(config, run_id)
+    state: Mapping[str, Any] = {}
+    if config.checkpoint is not None:
+        state = checkpoint.load(Path(config.checkpoint))
+    elif config.law is not None:
+        state = artifact.as_checkpoint(Path(config.law))
     assert config.output is not None
-    state = checkpoint.load(Path(config.checkpoint)) if config.checkpoint else {}
     law, origin = _law_of(state, config)
     path = Path(config.output).absolute()
     return _written(export_law(law, origin, path), path, as_override("law", config.output))
@@ -43,12 +50,16 @@ def run(config: ExportConfig) -> Path:
 
 def check(config: ExportConfig) -> None:
     """Raises UserError where the settings contradict each other."""
-    if config.run_id is not None and config.checkpoint is not None:
-        raise UserError("give `run_id` or `checkpoint`, not both")
-    if config.run_id is None and config.output is None:
+    named = [name for name in ("run_id", "law", "best_of", "checkpoint") if getattr(config, name) is not None]
+    if len(named) > 1:
+        raise UserError(f"give one of {', '.join(f'`{name}`' for name in named)}, not {len(named)}")
+    if not named and config.model is None:
+        raise UserError(
+            "say what to export: run_id=..., law=..., best_of=..., checkpoint=..., or an untrained model=..."
+        )
+    of_run = config.run_id is not None or config.best_of is not None or is_alias(config.law)
+    if config.output is None and not of_run:
         raise UserError("`output` is missing: where to write the artifact, as output=law.pt")
-    if config.run_id is None and config.checkpoint is None and config.model is None:
-        raise UserError("say what to export: run_id=..., checkpoint=..., or an untrained model=...")
     if config.model is not None:
         laws.check(config.model)
     if config.output is not None and Path(config.output).is_dir():
@@ -66,8 +77,7 @@ def _export_run(config: ExportConfig, run_id: str) -> Path:
     origin = replace(origin, git_commit=run.tag("git_commit"))
     path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}").absolute()
     description = export_law(law, origin, path)
-    with reported(run.uri):
-        log_law(run.resume_logging(), path, description)
+    log_law(run, path, description)
     return _written(description, path, f"run_id={run_id}")
 
 
@@ -86,7 +96,7 @@ def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[Law, Origin
             f"'{config.checkpoint}' does not say its law; name it: model=unet model.d_state=... "
             "model.hidden_channels=..."
         )
-    source = str(config.checkpoint or config.run_id)
+    source = str(config.checkpoint or config.law or config.run_id)
     checkpoint.check_law(state, model, source)
     physics = _physics(saved, config, bare=bool(state) and not saved)
     torch.manual_seed(config.seed or 0)

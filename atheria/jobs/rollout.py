@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 
 from atheria import film, initial_state, observables
 from atheria.artifact import Description, read_description
-from atheria.config import InitialStateConfig, RolloutConfig, UserError, validate
-from atheria.fetch import law_of_run
+from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
+from atheria.fetch import check_names, law_of_run, run_named
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.film import Frame
 from atheria.philox import Lattice
 from atheria.progress import Progress
-from atheria.tracking import find_run, how_to_look, start_run
+from atheria.runs import start_run
+from atheria.stores import how_to_look, store_uri
+from atheria.tracking import OutageError, find_run
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_OF_FRAMES = (
@@ -66,8 +68,7 @@ class Rollout:
 
 def check(config: RolloutConfig) -> None:
     """Raises UserError where the settings contradict each other."""
-    if (config.run_id is None) == (config.law is None):
-        raise UserError("name the law by either `run_id` or `law` (the path of an artifact)")
+    check_names(config.run_id, config.law, config.best_of)
     check_writable(Path(config.output), "output")
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
@@ -81,17 +82,16 @@ def run(config: RolloutConfig) -> Rollout:
     Raises:
         UserError: The law cannot be had, or does not suit the grid or the initial state.
     """
-    if config.law is not None:
-        engine, settings = _start(config, Path(config.law))
+    run_id = run_named(config.run_id, config.law, config.best_of, config.tracking.uri)
+    law = Path(config.law or "") if run_id is None else law_of_run(run_id, config.tracking.uri)
+    engine, settings = _start(config, law)
+    if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        return _finish(_roll(engine, config), Path(config.output).absolute() / "rollouts" / name)
-    assert config.run_id is not None
-    parent = find_run(config.run_id, config.tracking.uri)
-    engine, settings = _start(config, law_of_run(config.run_id, config.tracking.uri))
-    tracking = replace(config.tracking, experiment=parent.experiment)
+        return _finish(_roll(engine, config), _home(config) / name)
+    tracking, parent = _beside(run_id, config.tracking)
     height, width = settings["grid"]
     name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
-    with start_run(tracking, name, {"atheria.kind": "rollout"}, parent.run_id) as logged:
+    with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
         logged.log_params(settings)
         result = replace(_roll(engine, config), run_id=logged.run_id)
         for steps, series in ((result.steps, result.observables), (_frame_steps(result), result.measured)):
@@ -99,12 +99,26 @@ def run(config: RolloutConfig) -> Rollout:
                 logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
-        result = _finish(result, Path(config.output).absolute() / "rollouts" / logged.run_id)
+        result = _finish(result, logged.folder)
         logged.log_file(result.folder / "field.npz", "rollout")
         logged.log_file(result.folder / "strip.png", "pictures")
-    print(f"run       {logged.run_id}, child of {parent.run_id}")
-    print(f"next\n  {how_to_look(logged.uri)}")
+    print(f"run       {logged.run_id}, child of {parent}")
+    print(f"next\n  {how_to_look(store_uri(tracking.uri))}")
     return result
+
+
+def _home(config: RolloutConfig) -> Path:
+    """The folder of the folders of rollouts."""
+    return Path(config.output).absolute() / "rollouts"
+
+
+def _beside(run_id: str, tracking: TrackingConfig) -> tuple[TrackingConfig, str]:
+    """Where the rollout of a run is logged: in its experiment, as its child."""
+    try:
+        parent = find_run(run_id, tracking.uri)
+    except OutageError:
+        return tracking, run_id  # the law came from the cache
+    return replace(tracking, experiment=parent.experiment), parent.run_id
 
 
 def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:

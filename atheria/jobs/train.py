@@ -1,5 +1,7 @@
 """The work of ``python -m atheria.train``."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,17 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from atheria import artifact, checkpoint, film, laws
+from atheria import artifact, checkpoint, endings, film, keeping, laws, resume
 from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
-from atheria.files import check_writable, short
+from atheria.fetch import law_of_run
+from atheria.files import atomically, check_writable, short
+from atheria.keeping import Checkpoints
 from atheria.progress import Progress
-from atheria.tracking import LoggedRun, git_commit, how_to_look, shown, start_run
+from atheria.provenance import git_commit
+from atheria.resume import CONFIGURATION_TAG, Resumption
+from atheria.runs import LoggedRun, reopen_run, start_run
+from atheria.stores import how_to_look, shown, store_uri
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
 
@@ -26,7 +33,7 @@ class TrainedRun:
 
     Attributes:
         run_id: Its ID in the store.
-        tracking_uri: The store.
+        tracking_uri: The store; None where nothing was tracked.
         folder: Its checkpoints, law and pictures on disk.
         law: The exported artifact, of the best checkpoint.
         untrained: Metrics ``eval/...`` before training.
@@ -34,7 +41,7 @@ class TrainedRun:
     """
 
     run_id: str
-    tracking_uri: str
+    tracking_uri: str | None
     folder: Path
     law: Path
     untrained: dict[str, float]
@@ -54,28 +61,94 @@ def run(config: TrainConfig) -> TrainedRun:
         UserError: The configuration does not fit together, the store cannot be used, or the loss
             diverged.
     """
-    trainer, origin_of_weights = _build(config)
+    found = resume.find(config)
+    if found is not None and found.is_finished:
+        return _finished(found, config)
+    trainer, origin_of_weights = _build(config, found)
     settings = {key: value for key, value in asdict(config).items() if key != "tracking"}  # no credentials
-    name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
-    with start_run(config.tracking, name, {"atheria.kind": "training"}) as logged:
-        folder = Path(config.output).absolute() / "runs" / logged.run_id
-        _log_settings(logged, settings, folder)
-        print(f"run       {logged.run_id}  ({shown(logged.uri)})", flush=True)
+    with _start(config, settings, found) as logged:
+        at = f"  ({shown(logged.uri)})" if logged.uri else "  (not tracked)"
+        print(f"run       {logged.run_id}{at}", flush=True)
         print(f"training  {_summary(config, trainer.law)}", flush=True)
         if origin_of_weights:
             print(f"          starting with {origin_of_weights}", flush=True)
+        if found is not None:
+            _log_resumption(logged, found, settings)
+        checkpoints = Checkpoints(logged.folder, config.trainer.keep_best)
         try:
-            untrained, best = _fit(trainer, config, logged, folder, settings)
-        finally:
-            _log_checkpoints(logged, folder)
-        law_path = _export_best(trainer, config, logged, folder)
-        _log_picture(trainer, config, logged, folder)
-    result = TrainedRun(logged.run_id, logged.uri, folder, law_path, untrained, best)
+            untrained = found.state["metrics"]["untrained"] if found is not None else None
+            _fit(trainer, config, logged, checkpoints, settings, untrained)
+        except endings.Stopped:
+            print(f"saved     episode {trainer.episode}; to go on, the same command with trainer.resume=auto")
+            raise
+        checkpoints.write_waiting()
+        best = checkpoint.load(logged.folder / checkpoint.BEST)
+        law_path = _export(best, trainer, config, logged)
+        _log_picture(trainer, config, logged)
+    result = _result(best, logged, law_path)
     _print_end(config, result)
     return result
 
 
-def _build(config: TrainConfig) -> tuple[Trainer, str | None]:
+@contextmanager
+def _start(config: TrainConfig, settings: dict[str, Any], found: Resumption | None) -> Iterator[LoggedRun]:
+    """The run, new or again, with its settings logged."""
+    if found is not None and found.run is not None:
+        with reopen_run(config.tracking, resume.local_copy(found.run, config)) as logged:
+            yield logged
+        return
+    name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
+    tags = {"atheria.kind": "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
+    with start_run(config.tracking, resume.home(config), name, tags) as logged:
+        logged.log_params(settings)
+        _log_config(logged, settings)
+        yield logged
+
+
+def _log_config(logged: LoggedRun, settings: dict[str, Any]) -> None:
+    path = logged.folder / "config.yaml"
+    atomically(path, lambda file: file.write_text(OmegaConf.to_yaml(settings)))
+    logged.log_file(path)
+
+
+def _log_resumption(logged: LoggedRun, found: Resumption, settings: dict[str, Any]) -> None:
+    """Says from where the run goes on, and under which settings that are new to it."""
+    episode = found.state["episode"]
+    print(f"resumed   at episode {episode} from {found.source}", flush=True)
+    changes = [f"{key}: {before} -> {now}" for key, (before, now) in found.changes(settings).items()]
+    logged.set_tag(f"atheria.resumed.{episode}", "; ".join(changes) or "same settings")
+    if found.run is None:
+        logged.set_tag("atheria.resumed_from", found.source)
+    for change in changes:
+        print(f"          {change}", flush=True)
+    if changes:
+        _log_config(logged, settings)
+
+
+def _finished(found: Resumption, config: TrainConfig) -> TrainedRun:
+    """The result of a run that has nothing left to do."""
+    assert found.run is not None
+    folder = resume.local_copy(found.run, config)
+    law = folder / "law" / artifact.FILE_NAME
+    if not law.is_file():
+        law = law_of_run(found.run.run_id, config.tracking.uri)
+    best = checkpoint.load(folder / checkpoint.BEST)
+    uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
+    print(f"run       {found.run.run_id} has these settings and has finished")
+    result = TrainedRun(found.run.run_id, uri, folder, law, **_losses_of(best))
+    _print_end(config, result)
+    return result
+
+
+def _result(best: dict[str, Any], logged: LoggedRun, law: Path) -> TrainedRun:
+    return TrainedRun(logged.run_id, logged.uri, logged.folder, law, **_losses_of(best))
+
+
+def _losses_of(best: dict[str, Any]) -> dict[str, dict[str, float]]:
+    return {"untrained": best["metrics"]["untrained"], "best": best["metrics"]["latest"]}
+
+
+def _build(config: TrainConfig, found: Resumption | None = None) -> tuple[Trainer, str | None]:
     """The trainer, and where its law's weights come from if they are not fresh."""
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
@@ -83,9 +156,12 @@ def _build(config: TrainConfig) -> tuple[Trainer, str | None]:
     torch.manual_seed(config.seed)
     law = laws.build(config.model, config.physics.boundary)
     plan, taken = config.trainer, None
-    if plan.init_from is not None:
+    if plan.init_from is not None and found is None:
         taken = initialise(law, config.model, plan.init_from, plan.init_strict, config.tracking.uri)
-    return Trainer(law.to(device), config, device), taken
+    trainer = Trainer(law.to(device), config, device)
+    if found is not None:
+        trainer.load_state_dict(resume.adapted(found, config))
+    return trainer, taken
 
 
 def _device(name: str) -> torch.device:
@@ -98,63 +174,66 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _log_settings(logged: LoggedRun, settings: dict[str, Any], folder: Path) -> None:
-    logged.log_params(settings)
-    path = folder / "config.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(OmegaConf.to_yaml(settings))
-    logged.log_file(path)
-
-
 def _fit(
     trainer: Trainer,
     config: TrainConfig,
     logged: LoggedRun,
-    folder: Path,
+    checkpoints: Checkpoints,
     settings: dict[str, Any],
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Trains to the last episode; returns the evaluation before and the best one."""
-    last, best = folder / "checkpoints/last.pth", folder / checkpoint.BEST
+    untrained: dict[str, float] | None,
+) -> None:
+    """Trains to the last episode, or to the one in which it is told to end."""
     plan = config.trainer
 
-    def save(path: Path, metrics: dict[str, float]) -> None:
-        state = trainer.state_dict()
-        if path == best:
-            state["pool"] = None  # for export and transfer; continuing needs the last one
-        extra = {"config": settings, "run_id": logged.run_id, "metrics": metrics}
-        checkpoint.save({**state, **extra, "schema": checkpoint.SCHEMA}, path)
+    def state(latest: dict[str, float]) -> dict[str, Any]:
+        return {
+            **trainer.state_dict(),
+            "config": settings,
+            "run_id": logged.run_id,
+            "metrics": {"latest": latest, "untrained": untrained},
+            "schema": checkpoint.SCHEMA,
+        }
 
-    progress = Progress(plan.episodes, "episode")
-    untrained = best_metrics = trainer.evaluate()
-    logged.log(untrained, step=0)
-    progress.say(f"episode 0/{plan.episodes}  {_losses(untrained)} (untrained)")
-    save(best, untrained)
-    while trainer.episode < plan.episodes:
-        metrics = trainer.train_episode()
-        logged.log(metrics, step=trainer.episode)
-        progress.advance(_shown(metrics))
-        ends = trainer.episode == plan.episodes
-        if trainer.episode % plan.eval_every == 0 or ends:
-            evaluated = trainer.evaluate()
-            trainer.step_scheduler(evaluated["eval/selection"])
-            logged.log(evaluated, step=trainer.episode)
-            progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
-            if evaluated["eval/selection"] < best_metrics["eval/selection"]:
-                best_metrics = evaluated
-                save(best, evaluated)
-        if trainer.episode % plan.checkpoint_every == 0 or ends:
-            save(last, metrics)
+    def evaluate() -> dict[str, float]:
+        evaluated = trainer.evaluate()
+        logged.log(evaluated, step=trainer.episode)
+        return evaluated
+
+    def keep_if_best(evaluated: dict[str, float]) -> None:
+        for_export = {**state(evaluated), "pool": None}  # going on needs the last one
+        _log_files(logged, checkpoints.offer_best(for_export, evaluated["eval/selection"]))
+
+    progress = Progress(plan.episodes, "episode", trainer.episode)
+    if untrained is None:
+        _log_files(logged, checkpoints.save_last(state({})))
+        untrained = evaluate()
+        progress.say(f"episode 0/{plan.episodes}  {_losses(untrained)} (untrained)")
+        keep_if_best(untrained)
+    with endings.at_step_boundary() as stop:
+        while trainer.episode < plan.episodes:
+            metrics = trainer.train_episode()
+            logged.log(metrics, step=trainer.episode)
+            progress.advance(_shown(metrics))
+            ends = trainer.episode == plan.episodes
+            if trainer.episode % plan.eval_every == 0 or ends:
+                evaluated = evaluate()
+                trainer.step_scheduler(evaluated["eval/selection"])
+                progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
+                keep_if_best(evaluated)
+            if trainer.episode % plan.checkpoint_every == 0 or ends or stop.status:
+                _log_files(logged, checkpoints.save_last(state(metrics)))
+            stop.heed()
     progress.close()
-    return untrained, best_metrics
+    if not checkpoints.has_best:
+        keep_if_best(evaluate())
 
 
-def _log_checkpoints(logged: LoggedRun, folder: Path) -> None:
-    for path in sorted((folder / "checkpoints").glob("*.pth*")):
-        logged.log_file(path, "checkpoints")
+def _log_files(logged: LoggedRun, paths: list[Path]) -> None:
+    for path in paths:
+        logged.log_file(path, keeping.FOLDER)
 
 
-def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> Path:
-    best = checkpoint.load(folder / checkpoint.BEST)
+def _export(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> Path:
     trainer.law.load_state_dict(best["model_state_dict"])
     origin = Origin(
         model=config.model,
@@ -166,8 +245,10 @@ def _export_best(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folde
         run_id=logged.run_id,
         git_commit=git_commit(),
     )
-    path = folder / "law" / artifact.FILE_NAME
+    path = logged.folder / "law" / artifact.FILE_NAME
     log_law(logged, path, export_law(trainer.law, origin, path))
+    losses = {key.replace("eval/", "best/"): value for key, value in best["metrics"]["latest"].items()}
+    logged.log(losses, step=best["episode"])
     return path
 
 
@@ -198,12 +279,12 @@ def _summary(config: TrainConfig, law: nn.Module) -> str:
     )
 
 
-def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folder: Path) -> None:
+def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
     wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
     frames = [
         film.Frame(step, psi.cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
     ]
-    path = folder / "pictures/rollout.png"
+    path = logged.folder / "pictures/rollout.png"
     film.save(film.strip(frames, "held-out universe under the trained law"), path)
     logged.log_file(path, "pictures")
 
@@ -211,11 +292,14 @@ def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun, folde
 def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
     before, after = trained.untrained["eval/loss"], trained.best["eval/loss"]
     print(f"eval/loss {before:.4f} untrained, {after:.4f} trained (best)")
-    if trained.best is trained.untrained:
+    if trained.best == trained.untrained:
         print("          no evaluation beat the untrained law, which was exported; see checkpoints/last.pth")
     print(f"law       {short(trained.law)}")
     print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
     print("next")
+    if trained.tracking_uri is None:
+        print(f"  python -m atheria.rollout {as_override('law', short(trained.law))} steps=1000 grid=128")
+        return
     store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
     print(f"  python -m atheria.rollout run_id={trained.run_id} steps=1000 grid=128{store}")
     print(f"  {how_to_look(trained.tracking_uri)}")

@@ -1,0 +1,199 @@
+"""From the journal of a run to its store: in order, as often as needed, by a thread that nobody waits for."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from atheria import journal
+from atheria.config import UserError
+from atheria.files import short
+from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
+from atheria.progress import warn
+from atheria.stores import shown
+from atheria.tracking import MOST_METRICS, MOST_PARAMS, OutageError, Store
+
+INTERVAL = 5.0
+"""Seconds between deliveries."""
+LONGEST_PAUSE = 60.0
+"""Seconds between attempts at a store that gives no answer; they double up to here."""
+CLOSING = 20.0
+"""Seconds without progress after which the end of a run leaves the rest to ``atheria.sync``."""
+REFUSED = "refused.jsonl"
+"""Records that the store has answered with no, with its reason."""
+
+
+@dataclass
+class _Batch:
+    """Consecutive records that go into one request.
+
+    Attributes:
+        records: In order; a file or a status goes alone.
+        end: Offset behind them.
+        metrics: How many points they hold.
+        others: How many parameters and tags.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    end: int = 0
+    metrics: int = 0
+    others: int = 0
+
+    def takes(self, record: Record) -> bool:
+        """Whether a record fits in."""
+        alone = isinstance(record, Artifact | Status) or any(
+            isinstance(r, Artifact | Status) for r in self.records
+        )
+        metrics, others = _size(record)
+        return not alone and self.metrics + metrics <= MOST_METRICS and self.others + others <= MOST_PARAMS
+
+    def add(self, record: Record, end: int) -> None:
+        metrics, others = _size(record)
+        self.records.append(record)
+        self.end, self.metrics, self.others = end, self.metrics + metrics, self.others + others
+
+
+def deliver(folder: Path, store: Store) -> str:
+    """Sends what a store does not have of a journal yet; makes the run where it never existed.
+
+    Returns:
+        The store's ID of the run.
+
+    Raises:
+        OutageError: The store gives no answer; what it has by then is noted.
+        UserError: The run was deleted.
+    """
+    done = journal.delivered(folder)
+    run_id = done.run_id
+    if run_id is None:
+        run_id = store.create_run(journal.identity(folder))
+        journal.write_delivered(folder, Delivered(run_id, done.offset))
+    for batch in _batches(folder, done.offset):
+        _send(folder, store, run_id, batch.records)
+        journal.write_delivered(folder, Delivered(run_id, batch.end))
+    return run_id
+
+
+def waiting(folder: Path) -> int:
+    """How many records of a journal its store does not have."""
+    return sum(1 for _ in journal.read(folder, journal.delivered(folder).offset))
+
+
+class Delivery:
+    """Delivers a journal now and then while it grows.
+
+    Args:
+        folder: The run's folder.
+        store: Its store; None where it gave no answer so far.
+        uri: The store's address.
+    """
+
+    def __init__(self, folder: Path, store: Store | None, uri: str) -> None:
+        self._folder = folder
+        self._store = store
+        self._uri = uri
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="atheria-delivery", daemon=True)
+        self._thread.start()
+
+    def close(self) -> int:
+        """Delivers what is left, as long as that gets on; returns how many records wait after that."""
+        self._closing.set()
+        before, since = None, time.monotonic()
+        while self._thread.is_alive() and time.monotonic() - since < CLOSING:
+            self._thread.join(0.1)
+            now = journal.delivered(self._folder)
+            if now != before:
+                before, since = now, time.monotonic()
+        return waiting(self._folder)
+
+    def _work(self) -> None:
+        pause = INTERVAL
+        while True:
+            closing = self._closing.wait(pause)
+            try:
+                self._attempt()
+                if pause != INTERVAL:
+                    warn(f"{shown(self._uri)} answers again")
+                pause = INTERVAL
+            except Exception as error:  # the thread's last frame: it must outlive whatever a client raises
+                if pause == INTERVAL:
+                    warn(f"{error or type(error).__name__}; what is logged waits in {short(self._folder)}")
+                pause = min(2 * pause, LONGEST_PAUSE)
+            if closing:
+                return
+
+    def _attempt(self) -> None:
+        if self._store is None:
+            self._store = Store(self._uri, create=True)
+        deliver(self._folder, self._store)
+
+
+def _batches(folder: Path, offset: int) -> Iterator[_Batch]:
+    pending = list(journal.read(folder, offset))
+    newest = {record: index for index, (record, _) in enumerate(pending) if isinstance(record, Artifact)}
+    batch = _Batch()
+    for index, (record, end) in enumerate(pending):
+        if isinstance(record, Artifact) and newest[record] > index:
+            continue  # the file comes later, in the state that it has then
+        if batch.records and not batch.takes(record):
+            yield batch
+            batch = _Batch()
+        batch.add(record, end)
+    if batch.records:
+        yield batch
+
+
+def _size(record: Record) -> tuple[int, int]:
+    """Metrics, and parameters and tags, of a record."""
+    match record:
+        case Metrics(values):
+            return len(values), 0
+        case Params(values) | Tags(values):
+            return 0, len(values)
+    return 0, 0
+
+
+def _send(folder: Path, store: Store, run_id: str, records: Sequence[Record]) -> None:
+    try:
+        _request(folder, store, run_id, records)
+    except FileNotFoundError as error:
+        _refuse(folder, records[0], str(error))
+    except UserError as error:
+        if isinstance(error, OutageError):
+            raise
+        if len(records) > 1:
+            for record in records:
+                _send(folder, store, run_id, [record])
+            return
+        store.run(run_id)  # raises where the run was deleted: then everything waits
+        _refuse(folder, records[0], str(error))
+
+
+def _request(folder: Path, store: Store, run_id: str, records: Sequence[Record]) -> None:
+    match records[0]:
+        case Artifact(file, target):
+            path = folder / file
+            path.stat()
+            store.send_file(run_id, path, target)
+        case Status(status, at):
+            store.set_status(run_id, status, at)
+            if status != "RUNNING":
+                store.delete_twins(run_id, journal.identity(folder))
+        case _:
+            store.send(
+                run_id,
+                [record for record in records if isinstance(record, Metrics)],
+                [item for record in records if isinstance(record, Params) for item in record.values.items()],
+                [item for record in records if isinstance(record, Tags) for item in record.values.items()],
+            )
+
+
+def _refuse(folder: Path, record: Record, reason: str) -> None:
+    """Keeps a record that its store will never take, and goes on."""
+    line = json.dumps({type(record).__name__: asdict(record), "reason": reason})
+    with (folder / REFUSED).open("a") as file:
+        file.write(line + "\n")
+    warn(f"{reason}; the record is kept in {short(folder / REFUSED)}")

@@ -1,0 +1,122 @@
+"""How runs end: the signals that end them, the statuses they are left with, processes that are gone."""
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
+REQUEUED = "SCHEDULED"
+"""MLflow's word for a run that will go on."""
+
+_ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED}
+"""Signals that end a run. Schedulers send USR2 before they take a job off its machine and queue it again."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A run was told to end, and has saved what it needs to go on.
+
+    Attributes:
+        status: What it ends as.
+    """
+
+    def __init__(self, status: str) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def status_of(error: BaseException | None) -> str:
+    """The status of a run that ended with an error, or with None."""
+    if error is None:
+        return FINISHED
+    if isinstance(error, Stopped):
+        return error.status
+    return KILLED if isinstance(error, KeyboardInterrupt) else FAILED
+
+
+class StopRequest:
+    """Whether a signal has asked to end, and what the run then ends as."""
+
+    def __init__(self) -> None:
+        self.status: str | None = None
+
+    def heed(self) -> None:
+        """Raises Stopped where a signal came; called where everything is saved."""
+        if self.status is not None:
+            raise Stopped(self.status)
+
+
+@contextmanager
+def at_step_boundary() -> Iterator[StopRequest]:
+    """While it lasts, a first signal only sets the request; a second one interrupts at once."""
+    request = StopRequest()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if request.status is not None:
+            raise KeyboardInterrupt
+        request.status = _ENDS[signal.Signals(number)]
+        print("\nending after this episode, once it is saved; again to end at once", file=sys.stderr)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield request  # only the main thread receives signals
+        return
+    before = {number: signal.signal(number, note) for number in _ENDS}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def interrupt_on_sigterm() -> None:
+    """Lets SIGTERM interrupt as Ctrl-C does, so that a command that is told to end cleans up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def this_process() -> str:
+    """A mark of this process that no later one bears: ``host boot container pid start``."""
+    return f"{socket.gethostname()} {_boot()} {_namespace()} {os.getpid()} {_start(os.getpid())}"
+
+
+def host_of(mark: str) -> str:
+    """The machine of a process."""
+    return mark.partition(" ")[0]
+
+
+def is_gone(mark: str) -> bool:
+    """Whether a process, by its mark, is known to have ended; False where it cannot be known."""
+    try:
+        host, boot, namespace, pid, start = mark.split(" ")
+    except ValueError:
+        return False
+    if host != socket.gethostname():
+        return False
+    if boot != _boot():
+        return True
+    return namespace == _namespace() and _start(int(pid)) != start
+
+
+def _boot() -> str:
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.is_file() else "-"
+
+
+def _namespace() -> str:
+    """The container: a process number means something only there."""
+    path = Path("/proc/self/ns/pid")
+    return str(path.stat().st_ino) if path.exists() else "-"
+
+
+def _start(pid: int) -> str:
+    """When a process started, in clock ticks since the boot; ``-`` where there is no such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "-"
+    after_name = stat.rpartition(")")[2].split()
+    return "-" if after_name[0] in "ZX" else after_name[19]

@@ -1,0 +1,116 @@
+"""Which checkpoints of a run are kept: the last, the one before it, and the best."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from atheria import checkpoint
+from atheria.config import UserError
+from atheria.files import short
+from atheria.progress import warn
+
+FOLDER = "checkpoints"
+LAST, PREVIOUS = "last.pth", "previous.pth"
+
+
+def best_name(rank: int) -> str:
+    """Name of the checkpoint of a rank, counted from 0."""
+    return "best.pth" if rank == 0 else f"best-{rank + 1}.pth"
+
+
+class Checkpoints:
+    """The checkpoints in a run's folder.
+
+    A disk that is full costs nothing but the newest state: what stood there stays, the best waits in memory.
+
+    Args:
+        folder: The run's.
+        keep_best: How many of the best evaluations are kept.
+    """
+
+    def __init__(self, folder: Path, keep_best: int) -> None:
+        self._folder = folder / FOLDER
+        self._keep = keep_best
+        self._best = self._arranged()
+        self._waiting: dict[Path, bytes] = {}
+
+    @property
+    def has_best(self) -> bool:
+        """Whether an evaluation has been kept."""
+        return bool(self._best)
+
+    def save_last(self, state: dict[str, Any]) -> list[Path]:
+        """Saves a state to go on from; returns the files that changed."""
+        last, previous = self._folder / LAST, self._folder / PREVIOUS
+        content = checkpoint.encode(state)
+        try:
+            if last.is_file():
+                checkpoint.copy(last, previous)
+            checkpoint.write(content, last)
+            self.write_waiting()
+        except OSError as error:
+            warn(f"'{short(last)}' could not be written ({error}); the one before it stays, training goes on")
+            return []
+        return [last, checkpoint.digest_path(last)]
+
+    def offer_best(self, state: dict[str, Any], selection: float) -> list[Path]:
+        """Keeps a state if its evaluation is among the best; returns the files that changed."""
+        entry = (selection, state["episode"])
+        if entry in self._best:
+            return []  # it was kept before the run was interrupted
+        ranked = sorted([*self._best, entry])[: self._keep]
+        if entry not in ranked:
+            return []
+        rank = ranked.index(entry)
+        content = checkpoint.encode(state)
+        try:
+            for below in range(len(ranked) - 1, rank, -1):
+                checkpoint.copy(self._path(below - 1), self._path(below))
+            checkpoint.write(content, self._path(rank))
+        except OSError as error:
+            warn(f"'{short(self._path(rank))}' could not be written yet ({error}); it waits in memory")
+            self._waiting[self._path(rank)] = content
+        self._best = ranked
+        changed = [self._path(below) for below in range(rank, len(ranked))]
+        return [file for path in changed for file in (path, checkpoint.digest_path(path))]
+
+    def write_waiting(self) -> None:
+        """Writes what a full disk has kept from being written.
+
+        Raises:
+            OSError: It still is.
+        """
+        for path, content in list(self._waiting.items()):
+            checkpoint.write(content, path)
+            del self._waiting[path]
+
+    def _path(self, rank: int) -> Path:
+        return self._folder / best_name(rank)
+
+    def _arranged(self) -> list[tuple[float, int]]:
+        """Evaluation and episode of the best checkpoints there are, each once and at its rank."""
+        found: dict[tuple[float, int], Path] = {}
+        for path in sorted(self._folder.glob("best*.pth")):
+            try:
+                state = checkpoint.load(path)
+            except UserError as error:
+                warn(f"{error}; it is left out")
+                continue
+            found.setdefault((state["metrics"]["latest"]["eval/selection"], state["episode"]), path)
+        ranked = sorted(found)[: self._keep]
+        contents = [found[entry].read_bytes() for entry in ranked]
+        for rank, (entry, content) in enumerate(zip(ranked, contents, strict=True)):
+            if found[entry] != self._path(rank):
+                checkpoint.write(content, self._path(rank))
+        for path in set(self._folder.glob("best*.pth")) - {self._path(rank) for rank in range(len(ranked))}:
+            path.unlink()
+            checkpoint.digest_path(path).unlink(missing_ok=True)
+        return ranked
+
+
+def to_go_on_from(folder: Path) -> Iterator[Path]:
+    """The checkpoints in a run's folder that a training may go on from, the newest first."""
+    for name in (LAST, PREVIOUS):
+        path = folder / FOLDER / name
+        if path.is_file():
+            yield path

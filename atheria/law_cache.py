@@ -1,0 +1,133 @@
+"""The user's cache of laws: by run and digest, whole or not there, bounded in size."""
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from atheria.artifact import FILE_NAME
+from atheria.config import UserError
+from atheria.files import atomically, sha256
+
+DEFAULT_SIZE = 2 << 30
+"""Bytes that the cache may hold, unless ``ATHERIA_CACHE_SIZE`` says otherwise."""
+IN_USE = 600.0
+"""Seconds after its last use for which a law is not removed to make room."""
+
+
+def folder() -> Path:
+    """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
+    if chosen := os.environ.get("ATHERIA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atheria"
+
+
+def most_bytes() -> int:
+    """How many bytes the cache may hold.
+
+    Raises:
+        UserError: ``ATHERIA_CACHE_SIZE`` is no number of bytes.
+    """
+    text = os.environ.get("ATHERIA_CACHE_SIZE", str(DEFAULT_SIZE))
+    if not text.isdecimal():
+        raise UserError(f"`ATHERIA_CACHE_SIZE` must be a number of bytes, got '{text}'")
+    return int(text)
+
+
+def law(run_id: str, digest: str, fetch: Callable[[], Path]) -> Path:
+    """A law in the cache; where it is not there or is damaged, one process fetches it and the others wait.
+
+    Args:
+        run_id: Whose law; letters and digits.
+        digest: SHA-256 of the law.
+        fetch: Returns a file whose content is verified here.
+
+    Raises:
+        UserError: What was fetched does not have the digest; it is not kept.
+    """
+    if not run_id.isalnum() or not is_digest(digest):  # they name folders
+        raise UserError(
+            f"a run's ID is letters and digits, a digest 64 hexadecimal ones; got '{run_id}', '{digest}'"
+        )
+    path = _laws() / run_id / digest / FILE_NAME
+    with _locked(path.parent):
+        if path.is_file() and sha256(path) != digest:
+            path.unlink()
+        if not path.is_file():
+            fetched = fetch()
+            if (found := sha256(fetched)) != digest:
+                fetched.unlink()
+                raise UserError(
+                    f"the law of run '{run_id}' was changed after its export: its digest is {found}, "
+                    f"the run says {digest}; export it anew: python -m atheria.export run_id={run_id}"
+                )
+            atomically(path, lambda file: shutil.copyfile(fetched, file))
+        os.utime(path.parent)  # when it was used last
+    prune(most_bytes(), IN_USE)
+    return path
+
+
+def newest(run_id: str) -> Path | None:
+    """The law of a run that was used last, if it is there and whole."""
+    if not run_id.isalnum():
+        return None
+    found = sorted((_laws() / run_id).glob(f"*/{FILE_NAME}"), key=used, reverse=True)
+    return next((path for path in found if sha256(path) == path.parent.name), None)
+
+
+def contents() -> list[Path]:
+    """The laws in the cache, the one that was not used for longest first."""
+    return sorted(_laws().glob(f"*/*/{FILE_NAME}"), key=used)
+
+
+def used(path: Path) -> float:
+    """When a law of the cache was used last, in seconds since 1970."""
+    return path.parent.stat().st_mtime
+
+
+def prune(most: int, unused_for: float = 0.0) -> list[Path]:
+    """Removes laws, those that were not used for longest first, until at most `most` bytes are left.
+
+    Args:
+        most: Bytes that may stay.
+        unused_for: Laws used within so many seconds stay in any case.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    with _locked(_laws()):
+        laws = contents()
+        size = sum(path.stat().st_size for path in laws)
+        for path in laws:
+            if size <= most or time.time() - used(path) < unused_for:
+                break
+            size -= path.stat().st_size
+            shutil.rmtree(path.parent)
+            removed.append(path)
+    return removed
+
+
+def is_digest(text: str) -> bool:
+    """Whether a text is a SHA-256 in hexadecimal."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def _laws() -> Path:
+    return folder() / "laws"
+
+
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """One process at a time; another waits."""
+    place.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        place.mkdir(exist_ok=True)  # may have been pruned meanwhile
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,314 @@
+"""``trainer.resume``: which run to go on with, and from which checkpoint."""
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from atheria import checkpoint, endings, journal, keeping
+from atheria.config import TrainConfig, UserError
+from atheria.files import short
+from atheria.keeping import FOLDER, LAST
+from atheria.progress import warn
+from atheria.runs import PROCESS_TAG, flatten
+from atheria.stores import shown, sqlite_file, store_uri, without_credentials
+from atheria.tracking import OutageError, Store, StoredRun
+
+CONFIGURATION_TAG = "atheria.config.sha256"
+"""Digest of all settings that make two runs the same experiment; see `fingerprint`."""
+
+_NOT_COMPARED = ("device", "output", "tracking", "trainer.episodes", "trainer.resume")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A run that might be gone on with.
+
+    Attributes:
+        id: Its own name.
+        started: Milliseconds since 1970.
+        status: What it ended as, or RUNNING.
+        folder: Its folder here; None where it has none.
+        stored: What the store knows of it; None where the store does not know it or gives no answer.
+    """
+
+    id: str
+    started: int
+    status: str
+    folder: Path | None
+    stored: StoredRun | None
+
+    @property
+    def run_id(self) -> str:
+        """The ID that a user knows it by."""
+        if self.stored is not None:
+            return self.stored.run_id
+        assert self.folder is not None
+        return journal.delivered(self.folder).run_id or self.id
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What a training goes on with.
+
+    Attributes:
+        run: The run; None where a checkpoint is of no run that is known here: a new one begins.
+        state: The checkpoint's content.
+        source: Where it was read, for people.
+        is_finished: Whether there is nothing left to do.
+    """
+
+    run: Known | None
+    state: dict[str, Any]
+    source: str
+    is_finished: bool
+
+    def changes(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """The settings that differ from those of the checkpoint, by dotted key: before and now."""
+        before, now = (
+            _compared(values, ("device", "output", "trainer.resume"))
+            for values in (self.state["config"], settings)
+        )
+        return {
+            key: (before.get(key), now.get(key))
+            for key in sorted(before.keys() | now.keys())
+            if before.get(key) != now.get(key)
+        }
+
+
+def adapted(found: Resumption, config: TrainConfig) -> dict[str, Any]:
+    """The checkpoint's state without what belongs to settings that were changed since."""
+    state = dict(found.state)
+    changed = found.changes(asdict(config)).keys()
+    if any(key.startswith("noise.curriculum.") for key in changed):
+        state["curriculum_state"] = None
+    if "trainer.pool" in changed:
+        state["pool"] = None
+    if "trainer.optimizer" in changed:
+        state["optimizer_state_dict"] = None
+    if changed & {"trainer.scheduler", "trainer.lr", "trainer.weight_decay", "trainer.optimizer"}:
+        state["scheduler_state_dict"] = None
+    if state["optimizer_state_dict"] is not None:
+        given = {"lr": config.trainer.lr, "weight_decay": config.trainer.weight_decay}
+        new = {key: value for key, value in given.items() if f"trainer.{key}" in changed}
+        optimizer = state["optimizer_state_dict"]
+        groups = [{**group, **new} for group in optimizer["param_groups"]]
+        state["optimizer_state_dict"] = {**optimizer, "param_groups": groups}
+    return state
+
+
+def fingerprint(settings: Mapping[str, Any]) -> str:
+    """Digest of the settings of a run without those that do not change its course."""
+    text = json.dumps(_compared(settings, _NOT_COMPARED), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(config: TrainConfig) -> Resumption | None:
+    """What ``trainer.resume`` names; None for a new run.
+
+    Raises:
+        UserError: There is no such run or checkpoint, or its law is another one.
+    """
+    wanted = config.trainer.resume
+    if wanted is None:
+        return None
+    if wanted == "auto":
+        found = _latest(config)
+    elif wanted.endswith(".pth") or Path(wanted).exists():
+        found = _of_file(Path(wanted), config)
+    else:
+        found = _of_run(_named(wanted, config), config)
+        if found is None:
+            raise UserError(f"`trainer.resume`: run '{wanted}' has no checkpoint that can be read")
+    if found is not None:
+        _check_law(found, config)
+    return found
+
+
+def local_copy(run: Known, config: TrainConfig) -> Path:
+    """The folder of a run, which is made from what its store has where there is none here."""
+    if run.folder is not None:
+        return run.folder
+    stored = run.stored
+    assert stored is not None
+    folder = home(config) / stored.run_id
+    for name in (LAST, keeping.best_name(0)):
+        state_of(stored, name, folder)
+    identity = journal.Identity(
+        stored.id,
+        without_credentials(stored.uri),
+        stored.experiment,
+        stored.name,
+        stored.started,
+        {CONFIGURATION_TAG: stored.tag(CONFIGURATION_TAG) or ""},
+    )
+    journal.write_identity(folder, identity)
+    journal.write_delivered(folder, journal.Delivered(stored.run_id))
+    records = journal.Journal(folder)
+    records.append(journal.Earlier(stored.last_steps()))
+    records.close()
+    return folder
+
+
+def home(config: TrainConfig) -> Path:
+    """The folder of the folders of training runs."""
+    return Path(config.output).absolute() / "runs"
+
+
+def state_of(stored: StoredRun, name: str, folder: Path) -> dict[str, Any]:
+    """A checkpoint of a run as its store has it, downloaded into a folder."""
+    return checkpoint.load(stored.download(f"{FOLDER}/{name}", folder))
+
+
+def _latest(config: TrainConfig) -> Resumption | None:
+    """Of the latest unfinished run of the same settings; else of the latest finished one."""
+    runs = [run for run in _known(config) if not _is_live(run)]
+    unfinished = [run for run in runs if run.status != endings.FINISHED]
+    for run in [*unfinished, *(run for run in runs if run.status == endings.FINISHED)]:
+        if found := _of_run(run, config):
+            return found
+    return None
+
+
+def _of_run(run: Known, config: TrainConfig) -> Resumption | None:
+    """Its newest checkpoint that can be read."""
+    for source, read in _checkpoints(run):
+        try:
+            state = read()
+        except OutageError:
+            raise
+        except UserError as error:
+            warn(f"{error}; trying an earlier one")
+            continue
+        if "rng" in state:
+            ended = run.status == endings.FINISHED and state["episode"] >= config.trainer.episodes
+            return Resumption(run, state, source, ended)
+    return None
+
+
+def _checkpoints(run: Known) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    for path in keeping.to_go_on_from(run.folder) if run.folder else ():
+        yield short(path), partial(checkpoint.load, path)
+    if stored := run.stored:
+        yield f"{FOLDER}/{LAST} in {shown(stored.uri)}", partial(_downloaded, stored)
+
+
+def _downloaded(stored: StoredRun) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return state_of(stored, LAST, Path(folder))
+
+
+def _of_file(path: Path, config: TrainConfig) -> Resumption:
+    state = checkpoint.load(path)
+    if "rng" not in state or "config" not in state:
+        raise UserError(
+            f"`trainer.resume`: '{path}' holds weights, but not the state of a training; start with them: "
+            f"trainer.init_from={path}"
+        )
+    run = None
+    if state.get("run_id"):
+        try:
+            run = _named(state["run_id"], config)
+        except UserError as error:
+            warn(f"{error}; a new run begins")
+    return Resumption(run, state, short(path), is_finished=False)
+
+
+def _named(run_id: str, config: TrainConfig) -> Known:
+    """A run by ID, from its folder here and from its store."""
+    folder = next((f for f in journal.folders(Path(config.output)) if run_id in _names(f)), None)
+    stored, missing = None, None
+    if config.tracking.mode == "online":
+        try:
+            stored = Store(store_uri(config.tracking.uri), create=False).run(run_id)
+        except UserError as error:
+            missing = error
+    if folder is None:
+        if stored is None:
+            raise missing or UserError(f"`trainer.resume`: there is no run '{run_id}' in '{config.output}'")
+        return Known(stored.id, stored.started, stored.status, None, stored)
+    identity = journal.identity(folder)
+    return Known(identity.id, identity.started, journal.status(folder), folder, stored)
+
+
+def _names(folder: Path) -> set[str | None]:
+    return {folder.name, journal.identity(folder).id, journal.delivered(folder).run_id}
+
+
+def _known(config: TrainConfig) -> list[Known]:
+    """The runs of the same settings in the same store, the latest first."""
+    uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
+    digest = fingerprint(asdict(config))
+    stored, answers = _stored(config, uri, digest)
+    found = {run.id: Known(run.id, run.started, run.status, None, run) for run in stored}
+    for folder in journal.folders(Path(config.output)):
+        identity = journal.identity(folder)
+        if identity.store != (None if uri is None else without_credentials(uri)):
+            continue
+        in_store = found[identity.id].stored if identity.id in found else None
+        is_deleted = answers and in_store is None and journal.delivered(folder).run_id is not None
+        if in_store is not None or (identity.tags.get(CONFIGURATION_TAG) == digest and not is_deleted):
+            found[identity.id] = Known(
+                identity.id, identity.started, journal.status(folder), folder, in_store
+            )
+    return sorted(found.values(), key=lambda run: -run.started)
+
+
+def _stored(config: TrainConfig, uri: str | None, digest: str) -> tuple[list[StoredRun], bool]:
+    """The runs in the store, and whether it has answered."""
+    if uri is None or config.tracking.mode != "online":
+        return [], False
+    file = sqlite_file(uri)
+    if file is not None and not file.is_file():
+        return [], False
+    try:
+        return Store(uri, create=False).runs(f"tags.`{CONFIGURATION_TAG}` = '{digest}'"), True
+    except OutageError as error:
+        warn(f"{error}; only the runs in '{config.output}' can be gone on with")
+        return [], False
+
+
+def _is_live(run: Known) -> bool:
+    """Whether a process trains it, or may do so where that cannot be seen from here."""
+    if run.folder is not None:
+        live = journal.is_held(run.folder)
+        where = ""
+    else:
+        mark = (run.stored.tag(PROCESS_TAG) if run.stored else None) or ""
+        live = run.status == endings.RUNNING and not endings.is_gone(mark)
+        where = (
+            f" on {endings.host_of(mark)}, or was there; if it is not any more: trainer.resume={run.run_id}"
+        )
+    if live:
+        warn(f"run '{run.run_id}' of the same settings is being trained{where}")
+    return live
+
+
+def _check_law(found: Resumption, config: TrainConfig) -> None:
+    """Raises UserError where the law of the checkpoint is not the one that is configured."""
+    saved = found.state["config"]
+    before = flatten({"model": saved["model"], "physics": {"boundary": saved["physics"]["boundary"]}})
+    now = flatten({"model": config.model, "physics": {"boundary": config.physics.boundary}})
+    lines = [
+        f"  {key}: {before.get(key, '-')} in the checkpoint, {now.get(key, '-')} now"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if lines:
+        raise UserError(
+            f"`trainer.resume`: the law of {found.source} is another one; set it as it was, or start a new "
+            "run with trainer.init_from\n" + "\n".join(lines)
+        )
+
+
+def _compared(settings: Mapping[str, Any], without: tuple[str, ...]) -> dict[str, Any]:
+    """The settings with dotted keys, without some keys and what is below them."""
+    return {
+        key: value
+        for key, value in flatten(settings).items()
+        if not any(key == name or key.startswith(f"{name}.") for name in without)
+    }

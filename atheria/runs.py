@@ -1,0 +1,234 @@
+"""Runs that are being logged: into their journal at once, from there to their store."""
+
+import shutil
+import threading
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from atheria import endings, journal, provenance
+from atheria.config import TrackingConfig
+from atheria.delivery import Delivery
+from atheria.files import atomically, short
+from atheria.journal import Artifact, Identity, Journal, LastSteps, Metrics, Params, Record, Status, Tags
+from atheria.progress import warn
+from atheria.stores import shown, sqlite_file, store_uri, without_credentials
+from atheria.tracking import LONGEST_VALUE, MOST_METRICS, MOST_PARAMS, PARENT_TAG, OutageError, Store
+
+PROCESS_TAG = "atheria.process"
+"""The process that logs a run, as `atheria.endings.this_process` marks it."""
+ERROR_TAG = "atheria.error"
+TRACEBACK = "error.txt"
+
+_SERVER_PATIENCE = 10.0
+_DATABASE_PATIENCE = 60.0
+"""Seconds that a store has to answer at the start (a new database is filled with its tables)."""
+
+Item = TypeVar("Item")
+
+
+class LoggedRun:
+    """A run that is being logged.
+
+    Args:
+        folder: Its folder, with its identity.
+        uri: Its store; None where it goes to none.
+        store: The store where it has answered.
+        deliver: Whether what is logged is sent while the run lasts.
+
+    Attributes:
+        folder: Its folder.
+        uri: Its store's URI, or None.
+        run_id: The store's ID of it, or the run's own where the store has not answered yet; both find it.
+    """
+
+    def __init__(self, folder: Path, uri: str | None, store: Store | None, deliver: bool) -> None:
+        self.folder = folder
+        self.uri = uri
+        self.run_id = journal.delivered(folder).run_id or journal.identity(folder).id
+        self._journal = Journal(folder)
+        self._last = LastSteps.of(folder)
+        self._disk_is_full = False
+        self._delivery = Delivery(folder, store, uri) if deliver and uri is not None else None
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Logs metrics at an integer step; steps that a metric has had are left out."""
+        if self.uri is None:
+            return
+        for chunk in _chunks(self._last.new(metrics, step), MOST_METRICS):
+            self._append(Metrics(chunk, step, journal.now()))
+
+    def log_params(self, settings: Mapping[str, Any]) -> None:
+        """Logs nested settings as parameters with dotted keys."""
+        values = {key: str(value)[:LONGEST_VALUE] for key, value in flatten(settings).items()}
+        for chunk in _chunks(values, MOST_PARAMS):
+            self._append(Params(chunk))
+
+    def log_file(self, path: Path, folder: str = "") -> None:
+        """Logs a file as an artifact; the state that it has when it is sent counts."""
+        if not path.is_relative_to(self.folder):
+            copied = self.folder / folder / path.name
+            atomically(copied, lambda file: shutil.copyfile(path, file))
+            path = copied
+        self._append(Artifact(str(path.relative_to(self.folder)), folder))
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Sets a tag."""
+        self._append(Tags({key: value}))
+
+    def set_status(self, status: str) -> None:
+        """Says how the run is."""
+        self._append(Status(status, journal.now()), always=True)
+
+    def close(self) -> None:
+        """Delivers what is left; says what could not be, and what to type then."""
+        self._journal.sync()
+        left = self._delivery.close() if self._delivery else 0
+        self._journal.close()
+        if left:
+            output = self.folder.parent.parent
+            at = "" if output == Path("outputs").absolute() else f" output={short(output)}"
+            assert self.uri is not None
+            warn(
+                f"{left} records of the run wait in {short(self.folder)}; once {shown(self.uri)} answers: "
+                f"python -m atheria.sync{at}"
+            )
+
+    def _append(self, record: Record, always: bool = False) -> None:
+        if self.uri is None and not always:
+            return
+        try:
+            self._journal.append(record)
+            self._disk_is_full = False
+        except OSError as error:
+            if not self._disk_is_full:
+                warn(f"{short(self.folder)} takes no more ({error}); what is logged waits in memory")
+            self._disk_is_full = True
+
+
+@contextmanager
+def start_run(
+    tracking: TrackingConfig, home: Path, name: str, tags: Mapping[str, str], parent: str | None = None
+) -> Iterator[LoggedRun]:
+    """A new run; see `endings` for what it ends as.
+
+    Args:
+        tracking: Store, experiment and, perhaps, a name.
+        home: The folder that the run's own will lie in.
+        name: The name otherwise.
+        tags: Further tags.
+        parent: ID of the run that it is a child of.
+
+    Raises:
+        UserError: The store cannot be used. One that gives no answer can: the run is logged locally.
+    """
+    uri = None if tracking.mode == "off" else store_uri(tracking.uri)
+    all_tags = {**provenance.tags(), **tags, PROCESS_TAG: endings.this_process()}
+    if parent is not None:
+        all_tags[PARENT_TAG] = parent
+    identity = Identity(
+        id=uuid.uuid4().hex,
+        store=None if uri is None else without_credentials(uri),
+        experiment=tracking.experiment,
+        name=tracking.run_name or name,
+        started=journal.now(),
+        tags=all_tags,
+    )
+    store, run_id = None, None
+    if uri is not None and tracking.mode == "online":
+        store, run_id = _create(uri, identity)
+    folder = home.absolute() / (run_id or identity.id)
+    journal.write_identity(folder, identity)
+    journal.write_delivered(folder, journal.Delivered(run_id))
+    with _logged(LoggedRun(folder, uri, store, deliver=tracking.mode == "online")) as run:
+        yield run
+
+
+@contextmanager
+def reopen_run(tracking: TrackingConfig, folder: Path) -> Iterator[LoggedRun]:
+    """A run that was logged before, to log more to it: the same run, the same curves.
+
+    Raises:
+        UserError: Another process logs it now.
+    """
+    uri = None if tracking.mode == "off" else store_uri(tracking.uri)
+    with _logged(LoggedRun(folder, uri, None, deliver=tracking.mode == "online")) as run:
+        run.set_status(endings.RUNNING)
+        run.set_tag(PROCESS_TAG, endings.this_process())
+        yield run
+
+
+@contextmanager
+def _logged(run: LoggedRun) -> Iterator[LoggedRun]:
+    error: BaseException | None = None
+    try:
+        yield run
+    except BaseException as raised:
+        error = raised
+        raise
+    finally:
+        status = endings.status_of(error)
+        if error is not None and status == endings.FAILED:
+            _log_error(run, error)
+        run.set_status(status)
+        run.close()
+
+
+def _log_error(run: LoggedRun, error: BaseException) -> None:
+    text = without_credentials("".join(traceback.format_exception(error)))
+    run.set_tag(ERROR_TAG, without_credentials(f"{type(error).__name__}: {error}")[:LONGEST_VALUE])
+    path = run.folder / TRACEBACK
+    try:
+        path.write_text(text)
+        run.log_file(path)
+    except OSError as full:
+        warn(f"the traceback could not be written: {full}")
+
+
+def _create(uri: str, identity: Identity) -> tuple[Store | None, str | None]:
+    """The run in its store, or nothing where that gives no answer in time."""
+    answer: list[tuple[Store, str] | Exception] = []
+
+    def ask() -> None:
+        try:
+            store = Store(uri, create=True)
+            answer.append((store, store.create_run(identity)))
+        except Exception as error:  # raised again below, in the thread that waits
+            answer.append(error)
+
+    patience = _SERVER_PATIENCE if uri.startswith("http") else _DATABASE_PATIENCE
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(patience)
+    outcome = answer[0] if answer else OutageError(f"{shown(uri)} gave no answer in {patience:.0f} s")
+    if isinstance(outcome, tuple):
+        return outcome
+    if not isinstance(outcome, OutageError) or _is_unusable_file(uri, outcome):
+        raise outcome
+    warn(f"{outcome}; the run is logged locally and sent once the store answers")
+    return None, None
+
+
+def _is_unusable_file(uri: str, outage: OutageError) -> bool:
+    """An SQLite file that is not locked will not answer later either."""
+    return sqlite_file(uri) is not None and "locked" not in str(outage)
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _chunks(values: Mapping[str, Item], most: int) -> Iterator[dict[str, Item]]:
+    items: Sequence[tuple[str, Item]] = list(values.items())
+    for start in range(0, len(items), most):
+        yield dict(items[start : start + most])

@@ -1,0 +1,45 @@
+"""Addresses of tracking stores: which one is meant, and how it may be shown."""
+
+import os
+import re
+from pathlib import Path
+
+from atheria.files import short
+
+DEFAULT_STORE = "outputs/mlflow.db"
+SQLITE = "sqlite:///"
+
+
+def store_uri(uri: str | None) -> str:
+    """The store that a configured URI means; the path of an SQLite file is made absolute.
+
+    MLflow keeps one connection for each URI: a relative one would outlive a change of folder.
+    """
+    chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{DEFAULT_STORE}"
+    if chosen.startswith(SQLITE):
+        return SQLITE + str(Path(chosen.removeprefix(SQLITE)).absolute())
+    return chosen
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite store; None for another."""
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def without_credentials(text: str) -> str:
+    """A text with the user and the password of every URI in it replaced: they are nobody's to read."""
+    return re.sub(r"://[^/\s@]+@", "://***@", text)
+
+
+def shown(uri: str) -> str:
+    """A store's URI as a user would type it here."""
+    if file := sqlite_file(uri):
+        return SQLITE + short(file)
+    return without_credentials(uri)
+
+
+def how_to_look(uri: str) -> str:
+    """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
+    if uri.startswith("http"):
+        return f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
+    return f"mlflow ui --backend-store-uri {shown(uri)}"
