@@ -1,11 +1,7 @@
 """With a real ``mlflow server``, and what a person sees in its pages."""
 
-import os
 import shutil
-import socket
 import subprocess
-import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,34 +14,18 @@ from atheria.rollout import rollout
 from atheria.train import train
 
 from .conftest import SMALL, missing
+from .servers import MlflowServer
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a real ``mlflow server`` with its own database and proxied artifacts."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-         "--workers", "1", "--backend-store-uri", "sqlite:///server.db",
-         "--artifacts-destination", "./server-artifacts"],
-        env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{port}"
+    """The address of a real ``mlflow server``."""
+    running = MlflowServer(tmp_path)
     try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/health", timeout=1)
-                break
-            except OSError:
-                assert process.poll() is None, "the server ended"
-                time.sleep(0.25)
-        yield address
+        running.start()
+        yield running.address
     finally:
-        os.killpg(process.pid, 15)
-        process.wait(timeout=20)
+        running.kill()
 
 
 @pytest.mark.slow
