@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from atheria import endings, journal, provenance
 from atheria.config import TrackingConfig
-from atheria.delivery import Delivery
+from atheria.delivery import Delivery, waiting
 from atheria.files import atomically, short
 from atheria.journal import Artifact, Identity, Journal, LastSteps, Metrics, Params, Record, Status, Tags
 from atheria.progress import warn
@@ -159,6 +159,12 @@ def reopen_run(tracking: TrackingConfig, folder: Path) -> Iterator[LoggedRun]:
         run.set_status(endings.RUNNING)
         run.set_tag(PROCESS_TAG, endings.this_process())
         yield run
+
+
+def send_rest(tracking: TrackingConfig, folder: Path) -> None:
+    """Delivers what a run's process had no time to: it may have been killed after its last record."""
+    if tracking.mode == "online" and waiting(folder):
+        LoggedRun(folder, store_uri(tracking.uri), None, deliver=True).close()
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from atheria.keeping import Checkpoints
 from atheria.progress import Progress
 from atheria.provenance import git_commit
 from atheria.resume import CONFIGURATION_TAG, Resumption
-from atheria.runs import LoggedRun, reopen_run, start_run
+from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
 from atheria.stores import how_to_look, shown, store_uri
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
@@ -135,6 +135,7 @@ def _finished(found: Resumption, config: TrainConfig) -> TrainedRun:
     best = checkpoint.load(folder / checkpoint.BEST)
     uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
     print(f"run       {found.run.run_id} has these settings and has finished")
+    send_rest(config.tracking, folder)
     result = TrainedRun(found.run.run_id, uri, folder, law, **_losses_of(best))
     _print_end(config, result)
     return result
