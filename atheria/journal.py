@@ -236,8 +236,8 @@ def delivered(folder: Path) -> Delivered:
 
 
 def folders(output: Path) -> list[Path]:
-    """The folders below an output folder that hold a journal, oldest first."""
-    found = [path.parent for path in output.glob(f"*/*/{IDENTITY}")]
+    """The folders, absolute, below an output folder that hold a journal, oldest first."""
+    found = [path.parent for path in output.absolute().glob(f"*/*/{IDENTITY}")]
     return sorted(found, key=lambda folder: identity(folder).started)
 
 

@@ -1,5 +1,6 @@
 """The same run, the same curve: training that is killed at any moment and gone on with."""
 
+import contextlib
 import random
 import re
 import signal
@@ -7,16 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from mlflow import MlflowClient
 
-from atheria import checkpoint, endings
+from atheria import checkpoint
 from atheria.config import UserError
-from atheria.journal import is_held
-from atheria.jobs.train import TrainedRun
 from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
@@ -40,7 +40,9 @@ CONFIGURATIONS = {
     "amplitude_damping phases": (
         "noise=amplitude_damping", "trainer.phases=[{episodes: 3, grid: 4, steps: 2, noise: 0.5}]",
     ),
-    "thermal adaptive pool": ("noise=thermal", "noise/curriculum=adaptive", "noise.curriculum.patience=1", *POOL),
+    "thermal adaptive pool": (
+        "noise=thermal", "noise/curriculum=adaptive", "noise.curriculum.patience=1", *POOL,
+    ),
     "mixed spikes": ("noise=mixed", "model=snn_unet"),
     "none unet": ("noise=none", "noise.level=0", "model=unet"),
 }  # fmt: skip
@@ -96,19 +98,27 @@ def assert_same(a, b, at: str = "") -> None:
 
 
 def curves(client: MlflowClient, run_id: str) -> dict[str, list[tuple[int, float]]]:
-    keys = client.get_run(run_id).data.metrics
-    return {key: [(m.step, m.value) for m in client.get_metric_history(run_id, key)] for key in keys}
+    """Every metric's steps and values; of what is logged at the end, the last: a longer run ended twice."""
+    points = {key: client.get_metric_history(run_id, key) for key in client.get_run(run_id).data.metrics}
+    curves = {key: [(m.step, m.value) for m in history] for key, history in points.items()}
+    return {key: curve[-1:] if key.startswith("best/") else curve for key, curve in curves.items()}
 
 
-def assert_equal_to_undisturbed(run_id: str, overrides: list[str]) -> None:
+def assert_equal_to_undisturbed(
+    run_id: str,
+    overrides: list[str],
+    folder: Path | None = None,
+    names: tuple[str, ...] = ("last", "best", "best-2"),
+) -> None:
+    """Metrics, weights, optimiser and all else, bit for bit."""
     undisturbed = train([*overrides, "output=undisturbed"])
     client = MlflowClient(store_uri(None))
     assert client.get_run(run_id).info.status == "FINISHED"
-    assert_same(curves(client, run_id), curves(client, undisturbed.run_id))
-    for name in ("last", "best", "best-2"):
+    assert curves(client, run_id) == curves(client, undisturbed.run_id)
+    for name in names:
         states = [
-            checkpoint.load(folder / f"checkpoints/{name}.pth")
-            for folder in (Path("outputs/runs") / run_id, undisturbed.folder)
+            checkpoint.load(place / f"checkpoints/{name}.pth")
+            for place in (folder or Path("outputs/runs") / run_id, undisturbed.folder)
         ]
         for state in states:
             del state["run_id"], state["config"]
@@ -128,3 +138,223 @@ def test_every_configuration_goes_on_bit_for_bit(name: str) -> None:
     overrides = [*TINY, *CONFIGURATIONS[name], "trainer.episodes=30"]
     run_id = train_under_kills(overrides, 2, random.Random(name))
     assert_equal_to_undisturbed(run_id, overrides)
+
+
+STEADY = (*TINY, "noise/curriculum=constant")
+"""Settings under which a longer run begins as a shorter one."""
+SHORT = (*STEADY, "trainer.episodes=6")
+
+
+def outcome(overrides: tuple[str, ...], *more: str) -> subprocess.CompletedProcess[str]:
+    process = process_of(*overrides, *more)
+    out, err = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def ended_early(number: signal.Signals = signal.SIGTERM, overrides: tuple[str, ...] = STEADY) -> str:
+    """A run that a signal has ended; its ID."""
+    process = process_of(*overrides, "trainer.episodes=100000")
+    for line in process.stdout:
+        if line.startswith("run "):
+            run_id = line.split()[1]
+        if "untrained" in line:
+            break
+    time.sleep(0.5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "saved     episode" in out
+    return run_id
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, "KILLED"), (signal.SIGTERM, "KILLED"), (signal.SIGUSR2, "SCHEDULED")],
+)
+def test_a_run_that_was_told_to_end_saves_and_goes_on_as_itself(number: signal.Signals, status: str) -> None:
+    run_id = ended_early(number)
+    client = MlflowClient(store_uri(None))
+    assert client.get_run(run_id).info.status == status
+    last = Path("outputs/runs") / run_id / "checkpoints/last.pth"
+    episode = checkpoint.load(last)["episode"]
+    assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == list(range(1, episode + 1))
+    run = train([*STEADY, f"trainer.episodes={episode + 2}", "trainer.resume=auto"])
+    assert run.run_id == run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+    assert client.get_run(run_id).data.tags[
+        f"atheria.resumed.{episode}"
+    ] == "trainer.episodes: 100000 -> " + str(episode + 2)
+    assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == list(range(1, episode + 3))
+
+
+def test_a_finished_run_is_said_to_have_finished_and_can_be_made_longer() -> None:
+    run = train([*SHORT, "trainer.resume=auto"])  # none found: starts fresh
+    again = outcome(SHORT)
+    assert again.returncode == 0
+    assert f"run       {run.run_id} has these settings and has finished" in again.stdout
+    assert "atheria.rollout" in again.stdout
+    finished = train([*SHORT, "trainer.resume=auto", "output=outputs"])
+    assert (finished.run_id, finished.law, finished.best) == (run.run_id, run.law, run.best)
+    longer = train([*STEADY, "trainer.episodes=8", "trainer.resume=auto"])
+    assert longer.run_id == run.run_id
+    other = train([*SHORT, "seed=3", "trainer.resume=auto"])
+    assert other.run_id != run.run_id
+
+
+def test_it_goes_on_from_the_store_where_the_folder_is_gone() -> None:
+    run_id = ended_early()
+    Path("outputs/runs").rename("elsewhere")
+    last = checkpoint.load(Path("elsewhere") / run_id / "checkpoints/last.pth")
+    episodes = last["episode"] + 5
+    run = train([*STEADY, f"trainer.episodes={episodes}", "trainer.resume=auto"])
+    assert run.run_id == run_id
+    assert_equal_to_undisturbed(run_id, [*STEADY, f"trainer.episodes={episodes}"], names=("last", "best"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damage: str, capsys) -> None:
+    run_id = ended_early()
+    last = Path("outputs/runs") / run_id / "checkpoints/last.pth"
+    content = bytearray(last.read_bytes())
+    episode = checkpoint.load(last)["episode"]
+    content[len(content) // 2] ^= 1
+    last.write_bytes({"cut": content[: len(content) // 2], "flip": content, "empty": b""}[damage])
+    run = train([*STEADY, f"trainer.episodes={episode + 1}", "trainer.resume=auto"])
+    printed = capsys.readouterr()
+    assert f"warning: '{last.absolute()}'" in printed.err
+    assert "trying an earlier one" in printed.err
+    assert (
+        f"resumed   at episode {episode - 1} from outputs/runs/{run_id}/checkpoints/previous.pth"
+        in printed.out
+    )
+    assert run.run_id == run_id
+    assert_equal_to_undisturbed(run_id, [*STEADY, f"trainer.episodes={episode + 1}"])
+
+
+def test_a_run_and_a_checkpoint_can_be_named() -> None:
+    run = train(SHORT)
+    by_id = train([*STEADY, "trainer.episodes=9", f"trainer.resume={run.run_id}"])
+    path = run.folder / "checkpoints/last.pth"
+    by_path = train([*STEADY, "trainer.episodes=12", f"trainer.resume={path}"])
+    assert run.run_id == by_id.run_id == by_path.run_id
+    assert_equal_to_undisturbed(run.run_id, [*STEADY, "trainer.episodes=12"])
+
+
+def test_a_checkpoint_of_an_unknown_run_begins_a_new_one() -> None:
+    run = train([*SHORT, "tracking.uri=sqlite:///other.db", "output=other"])
+    path = run.folder / "checkpoints/last.pth"
+    new = train([*STEADY, "trainer.episodes=8", f"trainer.resume={path}"])
+    assert new.run_id != run.run_id
+    client = MlflowClient(store_uri(None))
+    assert [m.step for m in client.get_metric_history(new.run_id, "train/loss")] == [7, 8]
+    assert "last.pth" in client.get_run(new.run_id).data.tags["atheria.resumed_from"]
+
+
+def test_a_changed_law_is_refused_with_what_differs_and_changed_settings_are_recorded() -> None:
+    run = train(SHORT)
+    with pytest.raises(UserError) as error:
+        train([*SHORT, "model.hidden_channels=8", "physics.boundary=zeros", f"trainer.resume={run.run_id}"])
+    assert "model.hidden_channels: 4 in the checkpoint, 8 now" in str(error.value)
+    assert "physics.boundary: torus in the checkpoint, zeros now" in str(error.value)
+    changed = ["trainer.episodes=8", "trainer.lr=0.01", "noise/curriculum=adaptive", "trainer.pool=4"]
+    train([*STEADY, *changed, f"trainer.resume={run.run_id}"])
+    client = MlflowClient(store_uri(None))
+    tag = client.get_run(run.run_id).data.tags["atheria.resumed.6"]
+    for change in ("trainer.lr: 0.0001 -> 0.01", "noise.curriculum.name: constant -> adaptive"):
+        assert change in tag
+    assert [m.value for m in client.get_metric_history(run.run_id, "train/lr")] == [1e-4] * 6 + [1e-2] * 2
+
+
+@pytest.mark.parametrize(
+    ("named", "message"),
+    [
+        ("f00", "there is no run 'f00'"),
+        ("no.pth", "there is no file 'no.pth'"),
+        (
+            "bare.pth",
+            "holds weights, but not the state of a training; start with them: trainer.init_from=bare.pth",
+        ),
+    ],
+)
+def test_what_cannot_be_gone_on_with_is_said(named: str, message: str) -> None:
+    train([*SHORT, "trainer.episodes=1"])
+    checkpoint.save({"model_state_dict": {}, "episode": 1}, Path("bare.pth"))
+    with pytest.raises(UserError, match=message):
+        train([*SHORT, f"trainer.resume={named}"])
+
+
+def test_a_run_that_goes_on_elsewhere_is_left_alone() -> None:
+    process = process_of(*STEADY, "trainer.episodes=100000")
+    for line in process.stdout:
+        if line.startswith("run "):
+            live = line.split()[1]
+        if "untrained" in line:
+            break
+    try:
+        beside = train([*SHORT, "trainer.resume=auto"])
+        assert beside.run_id != live
+        with pytest.raises(UserError, match="is being logged by another process"):
+            train([*SHORT, f"trainer.resume={live}"])
+        sync(["reap=true"])
+        assert MlflowClient(store_uri(None)).get_run(live).info.status == "RUNNING"
+    finally:
+        process.kill()
+        process.wait()
+    sync(["reap=true"])
+    reaped = MlflowClient(store_uri(None)).get_run(live)
+    assert reaped.info.status == "KILLED"
+    assert "atheria.reaped" in reaped.data.tags
+
+
+def test_a_run_that_fails_says_why_in_the_store() -> None:
+    with pytest.raises(UserError, match="the loss is"):
+        train([*SHORT, "trainer.lr=1e30"])
+    client = MlflowClient(store_uri(None))
+    (run,) = client.search_runs(["1"])
+    assert run.info.status == "FAILED"
+    assert "the loss is" in run.data.tags["atheria.error"]
+    text = Path(client.download_artifacts(run.info.run_id, "error.txt")).read_text()
+    assert "Traceback (most recent call last)" in text
+    assert "_check_finite" in text
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of half a megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("mounting a small file system needs rights")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_disk_that_fills_costs_no_checkpoint_and_no_record(small_disk: Path) -> None:
+    overrides = [*STEADY, "trainer.episodes=150", f"output={small_disk}"]
+    process = process_of(*overrides)
+    for line in process.stdout:
+        if line.startswith("run "):
+            folder = small_disk / "runs" / line.split()[1]
+        if "episode 12/" in line:
+            break
+    last = folder / "checkpoints/last.pth"
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError):
+        filler.write_bytes(bytes(1 << 20))
+    for line in process.stdout:
+        if "episode 60/" in line:
+            break
+    kept = checkpoint.load(last)["episode"]
+    assert 11 <= kept < 60
+    filler.unlink()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    assert "the one before it stays, training goes on" in err
+    assert "No space left on device" in err
+    assert checkpoint.load(last)["episode"] == 150
+    assert_equal_to_undisturbed(folder.name, [*STEADY, "trainer.episodes=150"], folder)

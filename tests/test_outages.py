@@ -1,0 +1,203 @@
+"""A real tracking server that dies, hangs, comes back, or was never there: nothing waits, nothing is lost."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from atheria import journal
+from atheria.config import UserError
+from atheria.delivery import REFUSED, waiting
+from atheria.files import sha256
+from atheria.rollout import rollout
+from atheria.sync import sync
+from atheria.train import train
+
+from .conftest import SMALL, heed_ctrl_c
+from .servers import MlflowServer
+
+FAST = (*SMALL, "model=mlp", "trainer.eval_every=100", "trainer.checkpoint_every=100")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    """A server that has not been started yet."""
+    server = MlflowServer(tmp_path)
+    yield server
+    server.kill()
+
+
+def train_process(server: MlflowServer, episodes: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atheria.train", *FAST, f"trainer.episodes={episodes}",
+         f"tracking.uri={server.address}"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+
+
+def wait_for_line(process: subprocess.Popen[str], text: str) -> str:
+    for line in process.stdout:
+        if text in line:
+            return line
+    raise AssertionError(process.stderr.read())
+
+
+def the_run(server: MlflowServer):
+    """The only run that the server has."""
+    (run,) = MlflowClient(server.address).search_runs(["1"])
+    return run
+
+
+def assert_whole(server: MlflowServer, episodes: int, status: str = "FINISHED") -> str:
+    """Every point once and in order, every file as it is on disk; returns the run's ID."""
+    client, run = MlflowClient(server.address), the_run(server)
+    assert run.info.status == status
+    (folder,) = Path("outputs/runs").iterdir()
+    logged = [record for record, _ in journal.read(folder) if isinstance(record, journal.Metrics)]
+    for key in ("train/loss", "train/lr", "eval/loss", "eval/fidelity"):
+        history = [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run.info.run_id, key)]
+        assert history == [(r.step, r.values[key], r.time) for r in logged if key in r.values]
+    steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
+    assert steps == list(range(1, episodes + 1))
+    assert run.data.params["trainer.episodes"] == str(episodes)
+    for name in ("checkpoints/last.pth", "checkpoints/best.pth", "law/law.pt", "pictures/rollout.png"):
+        stored = client.download_artifacts(run.info.run_id, name, str(folder.parent.parent))
+        assert sha256(Path(stored)) == sha256(folder / name)
+    assert waiting(folder) == 0
+    assert not (folder / REFUSED).exists()
+    return run.info.run_id
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_hangs_and_comes_back_during_training(server: MlflowServer) -> None:
+    server.start()
+    process = train_process(server, 4000)
+    wait_for_line(process, "untrained")
+    time.sleep(1)
+    server.kill()
+    time.sleep(6)
+    server.start()
+    time.sleep(6)
+    server.signal(signal.SIGSTOP)
+    time.sleep(6)
+    server.signal(signal.SIGCONT)
+    _, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    sync(["output=outputs"])
+    assert_whole(server, 4000)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_down_from_the_start_to_the_end(server: MlflowServer) -> None:
+    process = train_process(server, 200)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "cannot be used" in err
+    assert "python -m atheria.sync" in err
+    own_id = re.search(r"^run +([0-9a-f]{32})", out, re.MULTILINE)[1]
+    server.start()
+    assert sync() == 0
+    run_id = assert_whole(server, 200)
+    assert run_id != own_id
+    again = waiting(Path("outputs/runs") / own_id)
+    assert (sync(), again) == (0, 0)
+    assert_whole(server, 200)
+    result = rollout([f"run_id={own_id}", "steps=2", f"tracking.uri={server.address}"])
+    child = MlflowClient(server.address).get_run(result.run_id)
+    assert child.data.tags["mlflow.parentRunId"] == run_id
+
+
+@pytest.mark.slow
+def test_replaying_everything_again_adds_nothing(server: MlflowServer) -> None:
+    """As after a crash between a delivery and the note of it."""
+    server.start()
+    run = train([*FAST, "trainer.episodes=100", f"tracking.uri={server.address}"])
+    journal.write_delivered(run.folder, journal.Delivered(None, 0))
+    assert sync() == 0
+    assert assert_whole(server, 100) == run.run_id
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_when_a_run_starts_gets_it_once(server: MlflowServer) -> None:
+    server.start()
+    server.signal(signal.SIGSTOP)
+    process = train_process(server, 500)
+    wait_for_line(process, "untrained")
+    server.signal(signal.SIGCONT)  # the request to make the run, given up by now, comes through
+    _, err = process.communicate(timeout=120)
+    assert "gave no answer in 10 s" in err
+    assert process.returncode == 0, err
+    sync()
+    assert_whole(server, 500)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_ended_while_the_server_hangs_says_what_waits(server: MlflowServer) -> None:
+    server.start()
+    process = train_process(server, 100_000)
+    wait_for_line(process, "untrained")
+    server.signal(signal.SIGSTOP)
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert re.search(r"\d+ records of the run wait in outputs/runs/", err)
+    server.signal(signal.SIGCONT)
+    sync()
+    assert the_run(server).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_a_run_that_is_deleted_meanwhile_waits_for_being_restored(server: MlflowServer) -> None:
+    server.start()
+    process = train_process(server, 100_000)
+    wait_for_line(process, "episode 100/")
+    client, run_id = MlflowClient(server.address), the_run(server).info.run_id
+    client.delete_run(run_id)
+    time.sleep(6)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert f"was deleted; bring it back: mlflow runs restore --run-id {run_id}" in err
+    with pytest.raises(UserError, match="records still wait"):
+        sync()
+    client.restore_run(run_id)
+    assert sync() == 0
+    assert client.get_run(run_id).info.status == "KILLED"
+
+
+def test_a_record_that_the_store_refuses_is_kept_and_the_others_arrive() -> None:
+    run = train([*FAST, "trainer.episodes=2"])
+    records = journal.Journal(run.folder)
+    records.append(journal.Metrics({"good": 1.0}, 1, journal.now()))
+    records.append(journal.Metrics({"no good!": 1.0}, 1, journal.now()))
+    records.append(journal.Artifact("missing.txt", ""))
+    records.append(journal.Tags({"fine": "yes"}))
+    records.close()
+    assert sync() == 0
+    stored = MlflowClient(run.tracking_uri).get_run(run.run_id)
+    assert stored.data.metrics["good"] == 1.0
+    assert stored.data.tags["fine"] == "yes"
+    refused = [json.loads(line) for line in (run.folder / REFUSED).read_text().splitlines()]
+    assert [next(iter(record)) for record in refused] == ["Metrics", "Artifact"]
+    assert "no good!" in refused[0]["reason"]
+    assert "missing.txt" in refused[1]["reason"]
+
+
+def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
+    offline = train([*FAST, "trainer.episodes=3", "tracking=offline"])
+    off = train([*FAST, "trainer.episodes=3", "tracking=off", "seed=1"])
+    assert off.tracking_uri is None
+    assert not Path("outputs/mlflow.db").exists()
+    assert sync() == 0
+    client = MlflowClient(offline.tracking_uri)
+    (run,) = client.search_runs(["1"])
+    assert run.data.tags["atheria.id"] == offline.run_id
+    assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
+    assert rollout([f"run_id={offline.run_id}", "steps=2"]).run_id
