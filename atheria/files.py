@@ -10,6 +10,9 @@ from pathlib import Path
 
 from atheria.config import UserError
 
+_MOST_INFLATED, _LARGEST_RATIO = 1 << 24, 10
+"""Torch compresses nothing but TorchScript's code: what unpacks to more than this is a trap."""
+
 
 def short(path: Path) -> str:
     """A path as a user would type it here: relative to the working directory where it lies below."""
@@ -77,6 +80,9 @@ def verify_zip(path: Path, what: str) -> None:
         raise UserError(f"there is no file '{path}'; give the path of {what}")
     try:
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(record.file_size for record in archive.infolist())
+            if unpacked > _MOST_INFLATED + _LARGEST_RATIO * path.stat().st_size:
+                raise UserError(f"'{path}' says that it unpacks to {unpacked} bytes: {what} does not")
             damaged = archive.testzip()
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, UnicodeDecodeError) as error:
         raise UserError(
