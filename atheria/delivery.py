@@ -1,9 +1,14 @@
-"""From the journal of a run to its store: in order, as often as needed, by a thread that nobody waits for."""
+"""From the journal of a run to its store: in order, as often as needed, while nobody waits."""
 
+import fcntl
 import json
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -11,7 +16,7 @@ from atheria import journal
 from atheria.config import UserError
 from atheria.files import short
 from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
-from atheria.progress import warn
+from atheria.progress import WARNING, warn
 from atheria.stores import shown
 from atheria.tracking import MOST_METRICS, MOST_PARAMS, OutageError, Store
 
@@ -21,6 +26,7 @@ LONGEST_PAUSE = 60.0
 """Seconds between attempts at a store that gives no answer; they double up to here."""
 CLOSING = 20.0
 """Seconds without progress after which the end of a run leaves the rest to ``atheria.sync``."""
+LOCK = "delivered.lock"
 REFUSED = "refused.jsonl"
 """Records that the store has answered with no, with its reason."""
 
@@ -65,15 +71,27 @@ def deliver(folder: Path, store: Store) -> str:
         OutageError: The store gives no answer; what it has by then is noted.
         UserError: The run was deleted.
     """
-    done = journal.delivered(folder)
-    run_id = done.run_id
-    if run_id is None:
-        run_id = store.create_run(journal.identity(folder))
-        journal.write_delivered(folder, Delivered(run_id, done.offset))
-    for batch in _batches(folder, done.offset):
-        _send(folder, store, run_id, batch.records)
-        journal.write_delivered(folder, Delivered(run_id, batch.end))
-    return run_id
+    with _alone(folder):
+        done = journal.delivered(folder)
+        run_id = done.run_id
+        if run_id is None:
+            run_id = store.create_run(journal.identity(folder))
+            journal.write_delivered(folder, Delivered(run_id, done.offset))
+        for batch in _batches(folder, done.offset):
+            _send(folder, store, run_id, batch.records)
+            journal.write_delivered(folder, Delivered(run_id, batch.end))
+        return run_id
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time delivers a journal: the courier of one that was killed may still be at it."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def waiting(folder: Path) -> int:
@@ -81,8 +99,37 @@ def waiting(folder: Path) -> int:
     return sum(1 for _ in journal.read(folder, journal.delivered(folder).offset))
 
 
+def keep_delivering(folder: Path, uri: str, store: Store | None, closing: threading.Event) -> None:
+    """Delivers a journal while it grows, and once more when the event is set.
+
+    Args:
+        folder: The run's folder.
+        uri: The store's address.
+        store: The store; None where it gave no answer so far.
+        closing: Set when the journal is complete.
+    """
+    pause = INTERVAL
+    while True:
+        is_last = closing.wait(pause)
+        try:
+            store = store or Store(uri, create=True)
+            deliver(folder, store)
+            if pause != INTERVAL:
+                warn(f"{shown(uri)} answers again")
+            pause = INTERVAL
+        except Exception as error:  # a thread's last frame: it must outlive whatever a client raises
+            if pause == INTERVAL:
+                warn(f"{error or type(error).__name__}; what is logged waits in {short(folder)}")
+            pause = min(2 * pause, LONGEST_PAUSE)
+        if is_last:
+            return
+
+
 class Delivery:
-    """Delivers a journal now and then while it grows.
+    """Delivers a journal while its run lasts, without the run waiting for it.
+
+    A run that is not over after a moment gets a courier, a process of its own: a store's client is busy for a
+    tenth of a millisecond with every point, and a thread would take that from the training.
 
     Args:
         folder: The run's folder.
@@ -95,6 +142,7 @@ class Delivery:
         self._store = store
         self._uri = uri
         self._closing = threading.Event()
+        self._courier: subprocess.Popen[str] | None = None
         self._thread = threading.Thread(target=self._work, name="atheria-delivery", daemon=True)
         self._thread.start()
 
@@ -107,28 +155,46 @@ class Delivery:
             now = journal.delivered(self._folder)
             if now != before:
                 before, since = now, time.monotonic()
+        if self._courier is not None:
+            self._courier.kill()
         return waiting(self._folder)
 
     def _work(self) -> None:
-        pause = INTERVAL
-        while True:
-            closing = self._closing.wait(pause)
-            try:
-                self._attempt()
-                if pause != INTERVAL:
-                    warn(f"{shown(self._uri)} answers again")
-                pause = INTERVAL
-            except Exception as error:  # the thread's last frame: it must outlive whatever a client raises
-                if pause == INTERVAL:
-                    warn(f"{error or type(error).__name__}; what is logged waits in {short(self._folder)}")
-                pause = min(2 * pause, LONGEST_PAUSE)
-            if closing:
+        while not self._closing.wait(INTERVAL):
+            self._courier = _courier(self._folder, self._uri)
+            threading.Thread(target=self._dismiss, args=[self._courier], daemon=True).start()
+            assert self._courier.stderr is not None
+            last = ""
+            for line in self._courier.stderr:
+                last = line.rstrip()
+                if last.startswith(WARNING):
+                    warn(last.removeprefix(WARNING))
+            if self._courier.wait() == 0:
                 return
+            if not self._closing.is_set():
+                warn(f"the courier of the run ended ({last}); another one is sent")
+        keep_delivering(self._folder, self._uri, self._store, self._closing)
 
-    def _attempt(self) -> None:
-        if self._store is None:
-            self._store = Store(self._uri, create=True)
-        deliver(self._folder, self._store)
+    def _dismiss(self, courier: "subprocess.Popen[str]") -> None:
+        """Closes the line to the courier when the journal is complete."""
+        self._closing.wait()
+        assert courier.stdin is not None
+        courier.stdin.close()
+
+
+def _courier(folder: Path, uri: str) -> "subprocess.Popen[str]":
+    """The process; the address, which may hold a password, goes to it in private. It ends with its stdin."""
+    courier = subprocess.Popen(
+        [sys.executable, "-m", "atheria.courier", str(folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert courier.stdin is not None
+    courier.stdin.write(uri + "\n")
+    courier.stdin.flush()
+    return courier
 
 
 def _batches(folder: Path, offset: int) -> Iterator[_Batch]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from tqdm import tqdm
 
+WARNING = "warning: "
+
 _SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -61,5 +63,5 @@ class Progress:
 
 def warn(text: str) -> None:
     """Prints a warning to stderr without disturbing a bar; any thread may."""
-    tqdm.write(f"warning: {text}", file=sys.stderr)
+    tqdm.write(f"{WARNING}{text}", file=sys.stderr)
     sys.stderr.flush()

@@ -23,9 +23,10 @@ PROCESS_TAG = "atheria.process"
 ERROR_TAG = "atheria.error"
 TRACEBACK = "error.txt"
 
-_SERVER_PATIENCE = 10.0
-_DATABASE_PATIENCE = 60.0
-"""Seconds that a store has to answer at the start (a new database is filled with its tables)."""
+_PATIENCE, _FILE_PATIENCE = 10.0, 60.0
+"""Seconds that a store has to answer at the start; a new SQLite file is first filled with its tables."""
+_SILENCE = 3.0
+"""Seconds after which it is said what is waited for."""
 
 Item = TypeVar("Item")
 
@@ -90,8 +91,9 @@ class LoggedRun:
         self._journal.close()
         if left:
             output = self.folder.parent.parent
-            at = "" if output == Path("outputs").absolute() else f" output={short(output)}"
             assert self.uri is not None
+            at = "" if output == Path("outputs").absolute() else f" output={short(output)}"
+            at += "" if self.uri == without_credentials(self.uri) else " tracking.uri=..."
             warn(
                 f"{left} records of the run wait in {short(self.folder)}; once {shown(self.uri)} answers: "
                 f"python -m atheria.sync{at}"
@@ -205,10 +207,13 @@ def _create(uri: str, identity: Identity) -> tuple[Store | None, str | None]:
         except Exception as error:  # raised again below, in the thread that waits
             answer.append(error)
 
-    patience = _SERVER_PATIENCE if uri.startswith("http") else _DATABASE_PATIENCE
+    patience = _PATIENCE if sqlite_file(uri) is None else _FILE_PATIENCE
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
-    asking.join(patience)
+    asking.join(_SILENCE)
+    if asking.is_alive():
+        print(f"waiting   for {shown(uri)}, {patience:.0f} s at most", flush=True)
+        asking.join(patience - _SILENCE)
     outcome = answer[0] if answer else OutageError(f"{shown(uri)} gave no answer in {patience:.0f} s")
     if isinstance(outcome, tuple):
         return outcome

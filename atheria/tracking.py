@@ -31,10 +31,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from atheria import journal
 from atheria.config import UserError
 from atheria.files import short
-from atheria.stores import shown, sqlite_file, store_uri, without_credentials
+from atheria.stores import DEFAULT_STORE, shown, sqlite_file, store_uri, without_credentials
 
 ARTIFACTS = "mlartifacts"
-"""Folder of the artifacts, beside an SQLite store."""
+"""Folder of the artifacts of a store without a server: beside an SQLite file, or in ``outputs``."""
 LAW_DIGEST_TAG = "atheria.law.sha256"
 ID_TAG = "atheria.id"
 """The name that a run bears before a store has given it one; both find it."""
@@ -228,8 +228,9 @@ class Store:
 
     def _experiment(self, name: str) -> str:
         """ID of the experiment of that name, made where there is none."""
-        location = None
-        if file := sqlite_file(self.uri):
+        location = None  # a server knows its own
+        if not self.uri.startswith("http"):
+            file = sqlite_file(self.uri) or Path(DEFAULT_STORE).absolute()
             location = (file.parent / ARTIFACTS).as_uri()
         found = self._client.get_experiment_by_name(name)
         if found is None:

@@ -40,11 +40,16 @@ class MlflowServer:
         self._store = store or f"sqlite:///{folder}/server.db"
         self._artifacts = artifacts or f"{folder}/server-artifacts"
         self._environment = environment or {}
+        self._log = folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> str:
         return f"http://127.0.0.1:{self._port}"
+
+    def log(self) -> str:
+        """What it has printed: among other things, the requests."""
+        return self._log.read_text()
 
     def start(self) -> None:
         """Returns when it answers."""
@@ -54,7 +59,7 @@ class MlflowServer:
              "--workers", "1",
              "--backend-store-uri", self._store, "--artifacts-destination", self._artifacts],
             env=os.environ | quiet | self._environment,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            stdout=self._log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         wait_for(f"{self.address}/health", self._process)
 
@@ -130,7 +135,8 @@ class PostgreSQL:
         with closing(self._connect("postgres")) as connection:
             connection.autocommit = True
             connection.cursor().execute(f"CREATE DATABASE {database}")
-        return f"postgresql+psycopg2://atheria:{quote(self._password, safe='')}@127.0.0.1:{self._port}/{database}"
+        password = quote(self._password, safe="")
+        return f"postgresql+psycopg2://atheria:{password}@127.0.0.1:{self._port}/{database}"
 
     def rows(self, database: str, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What it answers to a query."""

@@ -85,17 +85,28 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["atheria.rollout"], "name the law by either `run_id` or `law`"),
-        (["atheria.rollout", "run_id=a", "law=b"], "name the law by either `run_id` or `law`"),
+        (["atheria.rollout"], "name the law by one of run_id=RUN_ID, law=name@alias, law=path.pt, best_of="),
+        (["atheria.rollout", "run_id=a", "law=b"], "name the law by one of run_id=RUN_ID"),
+        (["atheria.rollout", "law=a@b"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.rollout", "best_of=a"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.promote"], "`alias` is missing; give it: alias=..."),
+        (["atheria.promote", "alias=champion"], "name the law by one of run_id=RUN_ID"),
+        (["atheria.promote", "alias=champion", "run_id=a"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.sync", "repa=true"], "did you mean `reap`?"),
+        (["atheria.sync", "reap=true"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.cache", "keep=-1"], "`keep` must be greater than or equal to 0, got -1"),
+        (["atheria.train", "trainer.resume=f00"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.train", "trainer.resume=no.pth"], "there is no file 'no.pth'"),
         (["atheria.rollout", "run_id=12e4"], "`run_id` must be a valid string, got 120000.0; quote it"),
         (["atheria.rollout", "run_id=abc"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.rollout", "law=none.pt"], "there is no file 'none.pt'"),
-        (["atheria.export"], "`output` is missing"),
+        (["atheria.export"], "say what to export"),
+        (["atheria.export", "model=mlp"], "`output` is missing"),
         (["atheria.export", "model=unet", "grid=6", "output=x.pt"], "`grid` must be multiples of"),
         (["atheria.export", "model=mlp", "output=."], "`output` must be a file, got the folder '.'"),
         (["atheria.export", "output=x.pt"], "say what to export"),
         (["atheria.export", "checkpoint=none.pth", "output=x.pt"], "there is no file 'none.pth'"),
-        (["atheria.export", "run_id=a", "checkpoint=b"], "give `run_id` or `checkpoint`, not both"),
+        (["atheria.export", "run_id=a", "checkpoint=b"], "give one of `run_id`, `checkpoint`, not 2"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -107,7 +118,7 @@ def test_other_commands_refuse_alike(command: list[str], message: str, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "export", "rollout"])
+@pytest.mark.parametrize("command", ["train", "export", "rollout", "sync", "promote", "cache"])
 def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_path: Path) -> None:
     code = (
         "import sys, runpy\n"
@@ -162,7 +173,16 @@ def test_a_trainer_chooses_its_physics_and_the_user_has_the_last_word() -> None:
 def test_every_option_of_every_group_fits_the_schema(command: str, schema: type) -> None:
     conf = Path(__file__).parents[1] / "conf"
     groups = {
-        "train": ["model", "physics", "noise", "noise/curriculum", "initial_state", "trainer", "experiment"],
+        "train": [
+            "model",
+            "physics",
+            "noise",
+            "noise/curriculum",
+            "initial_state",
+            "trainer",
+            "experiment",
+            "tracking",
+        ],
         "export": ["model", "physics", "initial_state"],
         "rollout": ["physics", "noise", "initial_state"],
     }[command]

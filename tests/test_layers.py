@@ -24,7 +24,7 @@ FLOORS = [
      "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria.transfer",
      "atheria.tangents", "atheria.spreading", "atheria.delivery", "atheria.fetch",
      "atheria.exporting"},
-    {"atheria.runs", "atheria_core"},
+    {"atheria.runs", "atheria.courier", "atheria_core"},
     {"atheria.resume"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",

@@ -4,6 +4,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
@@ -155,13 +156,16 @@ OUTAGES = {
 
 @pytest.mark.parametrize("name", OUTAGES)
 def test_no_step_is_lost_or_doubled_where_the_database_fails(
-    name: str, server: str, postgresql: PostgreSQL
+    name: str, server: str, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outage, client = OUTAGES[name], MlflowClient(server)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")  # s; the frozen one is given up sooner
     process = train_process(
-        "model=mlp", "trainer.episodes=1000000", "trainer.eval_every=1000000",
+        "model=mlp", "trainer.episodes=1000000", "trainer.eval_every=1000000", "trainer.steps=30",
         "trainer.checkpoint_every=1000000", f"tracking.uri={server}", f"tracking.experiment={name}",
     )  # fmt: skip
+    too_long = threading.Timer(180, process.kill)
+    too_long.start()
     try:
         run_id = re.search("[0-9a-f]{32}", process.stdout.readline())[0]
         wait_until(lambda: steps(client, run_id, "train/loss"), process)
@@ -173,6 +177,7 @@ def test_no_step_is_lost_or_doubled_where_the_database_fails(
         finally:
             outage.end(postgresql)
     finally:
+        too_long.cancel()
         process.kill()
         process.wait()
     folder = Path("outputs/runs") / run_id

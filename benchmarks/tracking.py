@@ -1,0 +1,298 @@
+"""What tracking costs a training episode, and what a server that dies or hangs costs it.
+
+    python benchmarks/tracking.py [--quick] [--rounds N] [--docs DIR]
+
+Every contender is a training in a process of its own, of the default configuration or of the smallest law.
+They take turns: each logs for a while until its deliveries have become regular, then its episodes are timed,
+then it waits until all is delivered. Two contenders are alike, without tracking or undisturbed: how far they
+differ is the noise of the machine. Writes DIR/tracking.json and DIR/tracking.md. --quick tries everything for a moment;
+its figures mean nothing.
+"""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from first_run import processor
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from mlflow import MlflowClient  # noqa: E402
+
+from atheria import journal  # noqa: E402
+from atheria.delivery import waiting  # noqa: E402
+from tests.servers import MlflowServer  # noqa: E402
+
+LAWS = {"default (unet)": "model=unet", "smallest (mlp)": "model=mlp"}
+STATES = ("killed", "restarted", "hung", "answers again")
+LEAD_IN, MEASURED, DRAIN = 7.0, 15.0, 15.0
+"""Seconds: deliveries become regular, episodes are timed, what is left is delivered."""
+
+Numbers = dict[str, Any]
+
+
+def work(arguments: list[str]) -> None:
+    """A contender: reads ``lead-in measured`` seconds from stdin, answers with the times of its episodes."""
+    from atheria.cli import compose_config, to_settings
+    from atheria.config import TrainConfig
+    from atheria.laws import build
+    from atheria.runs import start_run
+    from atheria.trainer import Trainer
+
+    config = to_settings(TrainConfig, compose_config("train", arguments))
+    law = build(config.model, config.physics.boundary)
+    trainer = Trainer(law, config, torch.device("cpu"))
+    with start_run(config.tracking, Path(config.output) / "runs", "benchmark", {}) as run:
+        print(json.dumps(str(run.folder)), flush=True)
+        for line in sys.stdin:
+            lead_in, measured, drain = map(float, line.split())
+            times = []
+            began = time.perf_counter()
+            while time.perf_counter() - began < lead_in + measured:
+                start = time.perf_counter()
+                run.log(trainer.train_episode(), trainer.episode)
+                end = time.perf_counter()
+                if start - began >= lead_in:
+                    times.append(end - start)
+            deadline = time.monotonic() + drain
+            while run.uri and waiting(run.folder) and time.monotonic() < deadline:
+                time.sleep(0.1)
+            print(json.dumps(times), flush=True)
+
+
+class Contender:
+    """A training process that runs when it is told to."""
+
+    def __init__(self, name: str, folder: Path, *overrides: str) -> None:
+        self.name = name
+        self.times: list[list[float]] = []
+        command = [sys.executable, __file__, "--work", *overrides, f"output={folder}"]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=folder,
+        )
+        self.folder = Path(self._answer())
+
+    def turn(self, seconds: tuple[float, float, float]) -> list[float]:
+        """Seconds of the episodes that it has trained in its turn."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(" ".join(map(str, seconds)) + "\n")
+        self._process.stdin.flush()
+        self.times.append(self._answer())
+        return self.times[-1]
+
+    def end(self) -> None:
+        """Lets it finish its run."""
+        self._process.communicate(timeout=120)
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+
+def summary(turns: list[list[float]]) -> Numbers:
+    """Milliseconds: the mean episode of each turn, and the median and 99th percentile of all episodes."""
+    pooled = sorted(seconds for turn in turns for seconds in turn)
+    means = [1000 * mean(turn) for turn in turns]
+    return {
+        "episodes": len(pooled),
+        "turns": [round(value, 3) for value in means],
+        "mean_min": round(min(means), 3),
+        "mean_median": round(median(means), 3),
+        "median": round(1000 * median(pooled), 3),
+        "p99": round(1000 * pooled[int(0.99 * (len(pooled) - 1))], 3),
+    }
+
+
+def cost(law: str, folder: Path, rounds: int, seconds: tuple[float, float, float]) -> Numbers:
+    """Tracking off, twice; an SQLite store; a server."""
+    server = MlflowServer(folder)
+    server.start()
+    contenders = []
+    for name, overrides in {
+        "off": ["tracking=off"],
+        "off again": ["tracking=off"],
+        "sqlite": [f"tracking.uri=sqlite:///{folder}/mlflow.db"],
+        "server": [f"tracking.uri={server.address}"],
+    }.items():
+        place = folder / name.replace(" ", "-")
+        place.mkdir()
+        contenders.append(Contender(name, place, LAWS[law], *overrides))
+    for turn in range(rounds):
+        for contender in contenders:
+            contender.turn(seconds)
+            print(f"{law}: round {turn + 1}/{rounds}, {contender.name}", flush=True)
+    for contender in contenders:
+        contender.end()
+    server.kill()
+    points = [
+        record for record, _ in journal.read(contenders[-1].folder) if isinstance(record, journal.Metrics)
+    ]
+    return {
+        "points_per_episode": len(points[-1].values),
+        **{contender.name: summary(contender.times) for contender in contenders},
+    }
+
+
+def outages(folder: Path, rounds: int, seconds: tuple[float, float, float]) -> Numbers:
+    """Two trainings whose servers live, one whose server is killed, restarted, hung and woken."""
+    law = LAWS["smallest (mlp)"]
+    servers = {
+        name: MlflowServer(folder / name) for name in ("undisturbed", "undisturbed-again", "disturbed")
+    }
+    contenders = {}
+    for name, server in servers.items():
+        (folder / name).mkdir()
+        server.start()
+        contenders[name] = Contender(name, folder / name, law, f"tracking.uri={server.address}")
+    disturbed: dict[str, list[list[float]]] = {state: [] for state in STATES}
+    server = servers["disturbed"]
+    change = {
+        "killed": server.kill,
+        "restarted": server.start,
+        "hung": lambda: server.signal(signal.SIGSTOP),
+        "answers again": lambda: server.signal(signal.SIGCONT),
+    }
+    for turn in range(rounds):
+        for state in STATES:
+            contenders["undisturbed"].turn(seconds)
+            change[state]()
+            disturbed[state].append(contenders["disturbed"].turn((*seconds[:2], 0.0)))
+            contenders["undisturbed-again"].turn(seconds)
+            print(f"outages: round {turn + 1}/{rounds}, {state}", flush=True)
+    for contender in contenders.values():
+        contender.end()
+    run = contenders["disturbed"].folder
+    subprocess.run([sys.executable, "-m", "atheria.sync", f"output={run.parents[1]}"], check=True)
+    episodes = sum(len(turn) for turns in disturbed.values() for turn in turns)
+    result = {
+        "undisturbed": summary(contenders["undisturbed"].times),
+        "undisturbed again": summary(contenders["undisturbed-again"].times),
+        **{state: summary(turns) for state, turns in disturbed.items()},
+        "timed_episodes": episodes,
+        "every_point_once_in_order": is_whole(server, run),
+    }
+    for each in servers.values():
+        each.kill()
+    return result
+
+
+def is_whole(server: MlflowServer, folder: Path) -> bool:
+    """Whether a server has every training loss of a journal, once and in order."""
+    run_id = journal.delivered(folder).run_id
+    stored = [
+        (m.step, m.value) for m in MlflowClient(server.address).get_metric_history(run_id, "train/loss")
+    ]
+    logged = [
+        (record.step, record.values["train/loss"])
+        for record, _ in journal.read(folder)
+        if isinstance(record, journal.Metrics)
+    ]
+    return stored == logged and [step for step, _ in stored] == list(range(1, len(stored) + 1))
+
+
+def rows(measured: Numbers, against: list[str]) -> list[str]:
+    """A table of summaries; the last column compares with the smallest mean of those named."""
+    base = min(measured[name]["mean_min"] for name in against)
+    lines = [
+        "| | mean, least turn | mean, median turn | median | 99th percentile | least mean against the base |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, value in measured.items():
+        if isinstance(value, dict):
+            ratio = f"{100 * (value['mean_min'] / base - 1):+.1f} %"
+            lines.append(
+                f"| {name} | {value['mean_min']:.2f} | {value['mean_median']:.2f} | {value['median']:.2f} "
+                f"| {value['p99']:.2f} | {ratio} |"
+            )
+    return lines
+
+
+def page(result: Numbers) -> str:
+    """The figures as Markdown."""
+    facts = result["facts"]
+    lines = [
+        "# What tracking costs",
+        "",
+        f"Written by `python benchmarks/tracking.py` on {facts['cores']} cores of an {facts['cpu']}, Python "
+        f"{facts['python']}, torch {facts['torch']}, {facts['date']}; {result['rounds']} turns each of "
+        f"{result['seconds'][1]:.0f} s. Milliseconds of an episode: training it and logging its metrics.",
+        "",
+    ]
+    for law, measured in result["cost"].items():
+        lines += [
+            f"## {law}, {measured['points_per_episode']} metrics an episode",
+            "",
+            *rows(measured, ["off", "off again"]),
+            "",
+        ]
+    lines += [
+        "## A server that fails, smallest law",
+        "",
+        *rows(result["outages"], ["undisturbed", "undisturbed again"]),
+        "",
+        "After the last turn and `python -m atheria.sync`, the server that failed "
+        + ("had" if result["outages"]["every_point_once_in_order"] else "did not have")
+        + " every point of the curve once and in order.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measures and writes."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    arguments = parser.parse_args()
+    seconds = (0.2, 1.0, 1.0) if arguments.quick else (LEAD_IN, MEASURED, DRAIN)
+    rounds = 1 if arguments.quick else arguments.rounds
+    result: Numbers = {
+        "facts": {
+            "cpu": processor(),
+            "cores": os.cpu_count(),
+            "python": sys.version.split()[0],
+            "torch": torch.__version__,
+            "date": date.today().isoformat(),
+        },
+        "rounds": rounds,
+        "seconds": seconds,
+        "cost": {},
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for index, law in enumerate(LAWS):
+            place = Path(folder) / str(index)
+            place.mkdir()
+            result["cost"][law] = cost(law, place, rounds, seconds)
+        place = Path(folder) / "outages"
+        place.mkdir()
+        result["outages"] = outages(place, max(1, rounds - 2), seconds)
+    arguments.docs.mkdir(parents=True, exist_ok=True)
+    (arguments.docs / "tracking.json").write_text(json.dumps(result, indent=2) + "\n")
+    (arguments.docs / "tracking.md").write_text(page(result))
+    print(page(result))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--work"]:
+        work(sys.argv[2:])
+    else:
+        main()
