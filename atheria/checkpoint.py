@@ -20,7 +20,8 @@ from torch import nn
 from atheria.config import UserError
 from atheria.files import atomically, sha256, verify_zip
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the keys; exporting reads every version, going on with a training this one."""
 BEST = "checkpoints/best.pth"
 """Artifact of a run: its state at the lowest ``eval/selection``, without the pool."""
 
@@ -48,8 +49,21 @@ def write(content: bytes, path: Path) -> None:
 
 
 def copy(source: Path, target: Path) -> None:
-    """Gives a checkpoint a second name, with a digest of its own."""
-    _publish(target, sha256(source), lambda file: _link(source, file))
+    """Gives a checkpoint a second name, with a digest of its own.
+
+    Raises:
+        UserError: It is damaged; what bears the second name stays.
+    """
+    digest = sha256(source)
+    _check_digest(source, digest)
+    _publish(target, digest, lambda file: _link(source, file))
+
+
+def _check_digest(path: Path, digest: str) -> None:
+    """Raises UserError where a digest is not the one that stands beside a file."""
+    lines = digest_path(path).read_bytes().splitlines()  # two for a moment, while it is replaced
+    if digest.encode() not in [line.partition(b" ")[0] for line in lines]:
+        raise UserError(f"'{path}' does not match its digest '{digest_path(path).name}': it is damaged")
 
 
 def _publish(path: Path, digest: str, write: Callable[[Path], object]) -> None:
@@ -78,9 +92,7 @@ def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """
     verify_zip(path, "a checkpoint (.pth)")
     if digest_path(path).is_file():
-        lines = digest_path(path).read_bytes().splitlines()  # two for a moment, while it is replaced
-        if sha256(path).encode() not in [line.partition(b" ")[0] for line in lines]:
-            raise UserError(f"'{path}' does not match its digest '{digest_path(path).name}': it is damaged")
+        _check_digest(path, sha256(path))
     try:
         state = torch.load(path, map_location=device, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, KeyError, EOFError) as error:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import inf
 from pathlib import Path
 
 from atheria import journal
@@ -17,7 +18,7 @@ from atheria.config import UserError
 from atheria.files import short
 from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
 from atheria.progress import WARNING, warn
-from atheria.stores import shown
+from atheria.stores import shown, without_credentials
 from atheria.tracking import MOST_METRICS, MOST_PARAMS, OutageError, Store
 
 INTERVAL = 5.0
@@ -26,6 +27,8 @@ LONGEST_PAUSE = 60.0
 """Seconds between attempts at a store that gives no answer; they double up to here."""
 CLOSING = 20.0
 """Seconds without progress after which the end of a run leaves the rest to ``atheria.sync``."""
+MOST_BY_THREAD = 50
+"""Records between two deliveries that a thread takes on."""
 LOCK = "delivered.lock"
 REFUSED = "refused.jsonl"
 """Records that the store has answered with no, with its reason."""
@@ -72,6 +75,7 @@ def deliver(folder: Path, store: Store) -> str:
         UserError: The run was deleted.
     """
     with _alone(folder):
+        journal.sync(folder)
         done = journal.delivered(folder)
         run_id = done.run_id
         if run_id is None:
@@ -99,7 +103,9 @@ def waiting(folder: Path) -> int:
     return sum(1 for _ in journal.read(folder, journal.delivered(folder).offset))
 
 
-def keep_delivering(folder: Path, uri: str, store: Store | None, closing: threading.Event) -> None:
+def keep_delivering(
+    folder: Path, uri: str, store: Store | None, closing: threading.Event, most: float = inf
+) -> bool:
     """Delivers a journal while it grows, and once more when the event is set.
 
     Args:
@@ -107,11 +113,17 @@ def keep_delivering(folder: Path, uri: str, store: Store | None, closing: thread
         uri: The store's address.
         store: The store; None where it gave no answer so far.
         closing: Set when the journal is complete.
+        most: Records that may wait for a delivery while the journal grows.
+
+    Returns:
+        Whether all was done; False where more records waited than `most`.
     """
     pause = INTERVAL
     while True:
         is_last = closing.wait(pause)
         try:
+            if not is_last and waiting(folder) > most:
+                return False
             store = store or Store(uri, create=True)
             deliver(folder, store)
             if pause != INTERVAL:
@@ -119,17 +131,18 @@ def keep_delivering(folder: Path, uri: str, store: Store | None, closing: thread
             pause = INTERVAL
         except Exception as error:  # a thread's last frame: it must outlive whatever a client raises
             if pause == INTERVAL:
-                warn(f"{error or type(error).__name__}; what is logged waits in {short(folder)}")
+                said = without_credentials(str(error) or type(error).__name__)
+                warn(f"{said}; what is logged waits in {short(folder)}")
             pause = min(2 * pause, LONGEST_PAUSE)
         if is_last:
-            return
+            return True
 
 
 class Delivery:
     """Delivers a journal while its run lasts, without the run waiting for it.
 
-    A run that is not over after a moment gets a courier, a process of its own: a store's client is busy for a
-    tenth of a millisecond with every point, and a thread would take that from the training.
+    A thread does it for a run that logs little. One that logs much gets a courier, a process of its own: a
+    store's client is busy for some 0.07 ms with every point, and a thread would take that from the run.
 
     Args:
         folder: The run's folder.
@@ -160,7 +173,7 @@ class Delivery:
         return waiting(self._folder)
 
     def _work(self) -> None:
-        while not self._closing.wait(INTERVAL):
+        while not keep_delivering(self._folder, self._uri, self._store, self._closing, MOST_BY_THREAD):
             self._courier = _courier(self._folder, self._uri)
             threading.Thread(target=self._dismiss, args=[self._courier], daemon=True).start()
             assert self._courier.stderr is not None
@@ -172,8 +185,7 @@ class Delivery:
             if self._courier.wait() == 0:
                 return
             if not self._closing.is_set():
-                warn(f"the courier of the run ended ({last}); another one is sent")
-        keep_delivering(self._folder, self._uri, self._store, self._closing)
+                warn(f"the courier of the run ended ({without_credentials(last)}); another one is sent")
 
     def _dismiss(self, courier: "subprocess.Popen[str]") -> None:
         """Closes the line to the courier when the journal is complete."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from atheria.config import UserError
 from atheria.files import atomically, short
+from atheria.progress import warn
 
 IDENTITY, RECORDS, DELIVERED = "run.json", "journal.jsonl", "delivered.json"
 
@@ -144,13 +145,10 @@ class Journal:
         self._end += written
         self._unwritten = b""
 
-    def sync(self) -> None:
-        """Makes what was appended survive a loss of power."""
-        os.fsync(self._file)
-
-    def close(self) -> None:
-        """Lets other processes take it up."""
+    def close(self) -> int:
+        """Lets other processes take it up; returns how many bytes a full disk has kept from being written."""
         os.close(self._file)
+        return len(self._unwritten)
 
 
 @dataclass
@@ -194,6 +192,12 @@ def read(folder: Path, offset: int = 0) -> Iterator[tuple[Record, int]]:
             yield _parse(line, path), offset
 
 
+def sync(folder: Path) -> None:
+    """Makes what was appended survive a loss of power."""
+    with (folder / RECORDS).open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def status(folder: Path) -> str:
     """What the journal says last of the run's status."""
     found = "RUNNING"
@@ -220,7 +224,11 @@ def write_identity(folder: Path, identity: Identity) -> None:
 
 def identity(folder: Path) -> Identity:
     """Who the run in a folder is."""
-    return Identity(**_json(folder / IDENTITY))
+    values = _json(folder / IDENTITY)
+    try:
+        return Identity(**values)
+    except TypeError as error:
+        raise UserError(f"'{short(folder / IDENTITY)}' does not say who the run is: {error}") from None
 
 
 def write_delivered(folder: Path, delivered: Delivered) -> None:
@@ -237,8 +245,13 @@ def delivered(folder: Path) -> Delivered:
 
 def folders(output: Path) -> list[Path]:
     """The folders, absolute, below an output folder that hold a journal, oldest first."""
-    found = [path.parent for path in output.absolute().glob(f"*/*/{IDENTITY}")]
-    return sorted(found, key=lambda folder: identity(folder).started)
+    started = {}
+    for path in output.absolute().glob(f"*/*/{IDENTITY}"):
+        try:
+            started[path.parent] = identity(path.parent).started
+        except UserError as error:
+            warn(f"{error}; it is left out")
+    return sorted(started, key=lambda folder: started[folder])
 
 
 def now() -> int:

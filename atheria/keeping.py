@@ -44,8 +44,7 @@ class Checkpoints:
         last, previous = self._folder / LAST, self._folder / PREVIOUS
         content = checkpoint.encode(state)
         try:
-            if last.is_file():
-                checkpoint.copy(last, previous)
+            self._keep_previous(last, previous)
             checkpoint.write(content, last)
             self.write_waiting()
         except OSError as error:
@@ -83,6 +82,15 @@ class Checkpoints:
         for path, content in list(self._waiting.items()):
             checkpoint.write(content, path)
             del self._waiting[path]
+
+    @staticmethod
+    def _keep_previous(last: Path, previous: Path) -> None:
+        if not checkpoint.digest_path(last).is_file():
+            return
+        try:
+            checkpoint.copy(last, previous)
+        except UserError as error:
+            warn(f"{error}; the one before it is kept")
 
     def _path(self, rank: int) -> Path:
         return self._folder / best_name(rank)

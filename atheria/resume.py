@@ -184,10 +184,15 @@ def _of_run(run: Known, config: TrainConfig) -> Resumption | None:
         except UserError as error:
             warn(f"{error}; trying an earlier one")
             continue
-        if "rng" in state:
+        if _is_whole(state):
             ended = run.status == endings.FINISHED and state["episode"] >= config.trainer.episodes
             return Resumption(run, state, source, ended)
     return None
+
+
+def _is_whole(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint holds all that going on needs; the seed's, and older formats, do not."""
+    return "rng" in state and "config" in state and state.get("schema") == checkpoint.SCHEMA
 
 
 def _checkpoints(run: Known) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
@@ -204,7 +209,7 @@ def _downloaded(stored: StoredRun) -> dict[str, Any]:
 
 def _of_file(path: Path, config: TrainConfig) -> Resumption:
     state = checkpoint.load(path)
-    if "rng" not in state or "config" not in state:
+    if not _is_whole(state):
         raise UserError(
             f"`trainer.resume`: '{path}' holds weights, but not the state of a training; start with them: "
             f"trainer.init_from={path}"
@@ -247,11 +252,11 @@ def _known(config: TrainConfig) -> list[Known]:
     found = {run.id: Known(run.id, run.started, run.status, None, run) for run in stored}
     for folder in journal.folders(Path(config.output)):
         identity = journal.identity(folder)
-        if identity.store != (None if uri is None else without_credentials(uri)):
-            continue
         in_store = found[identity.id].stored if identity.id in found else None
+        same_store = identity.store == (None if uri is None else without_credentials(uri))
+        same_settings = identity.tags.get(CONFIGURATION_TAG) == digest
         is_deleted = answers and in_store is None and journal.delivered(folder).run_id is not None
-        if in_store is not None or (identity.tags.get(CONFIGURATION_TAG) == digest and not is_deleted):
+        if in_store is not None or (same_store and same_settings and not is_deleted):
             found[identity.id] = Known(
                 identity.id, identity.started, journal.status(folder), folder, in_store
             )

@@ -86,9 +86,12 @@ class LoggedRun:
 
     def close(self) -> None:
         """Delivers what is left; says what could not be, and what to type then."""
-        self._journal.sync()
+        journal.sync(self.folder)
         left = self._delivery.close() if self._delivery else 0
-        self._journal.close()
+        if lost := self._journal.close():
+            warn(
+                f"{lost} bytes of the journal in {short(self.folder)} found no room on the disk and are lost"
+            )
         if left:
             output = self.folder.parent.parent
             assert self.uri is not None

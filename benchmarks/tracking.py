@@ -5,8 +5,8 @@
 Every contender is a training in a process of its own, of the default configuration or of the smallest law.
 They take turns: each logs for a while until its deliveries have become regular, then its episodes are timed,
 then it waits until all is delivered. Two contenders are alike, without tracking or undisturbed: how far they
-differ is the noise of the machine. Writes DIR/tracking.json and DIR/tracking.md. --quick tries everything for a moment;
-its figures mean nothing.
+differ is the noise of the machine. Writes DIR/tracking.json and DIR/tracking.md and, where DIR is docs/, the
+README's figures. --quick tries everything for a moment; its figures mean nothing.
 """
 
 import argparse
@@ -35,6 +35,12 @@ from atheria.delivery import waiting  # noqa: E402
 from tests.servers import MlflowServer  # noqa: E402
 
 LAWS = {"default (unet)": "model=unet", "smallest (mlp)": "model=mlp"}
+_SHOWN = {
+    "off": "tracking=off",
+    "off again": "tracking=off again",
+    "sqlite": "SQLite store",
+    "server": "mlflow server",
+}
 STATES = ("killed", "restarted", "hung", "answers again")
 LEAD_IN, MEASURED, DRAIN = 7.0, 15.0, 15.0
 """Seconds: deliveries become regular, episodes are timed, what is left is delivered."""
@@ -254,6 +260,40 @@ def page(result: Numbers) -> str:
     return "\n".join(lines)
 
 
+def block(result: Numbers) -> str:
+    """What the README says of the figures."""
+    facts, failing = result["facts"], result["outages"]
+    lines = [
+        "<!-- tracking: written by benchmarks/tracking.py -->",
+        "| an episode, with its logging, ms | mean, least turn | median | 99th percentile |",
+        "|---|---|---|---|",
+    ]
+    for law, measured in result["cost"].items():
+        for name in ("off", "off again", "sqlite", "server"):
+            lines.append(_row(f"{law}, {_SHOWN[name]}", measured[name]))
+    for name in ("undisturbed", "undisturbed again", *STATES):
+        lines.append(_row(f"smallest (mlp), server {name}", failing[name]))
+    lines += [
+        "",
+        f"{facts['cores']} cores of an {facts['cpu']}, torch {facts['torch']}, {facts['date']}. Rows that "
+        "are alike show the noise of the machine. All of it: [docs/tracking.md](docs/tracking.md).",
+        "<!-- /tracking -->",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, value: Numbers) -> str:
+    return f"| {name} | {value['mean_min']:.2f} | {value['median']:.2f} | {value['p99']:.2f} |"
+
+
+def quote(result: Numbers, readme: Path) -> None:
+    """Puts the figures into the README."""
+    text = readme.read_text()
+    before, rest = text.split("<!-- tracking", 1)
+    after = rest.split("<!-- /tracking -->", 1)[1]
+    readme.write_text(before + block(result) + after)
+
+
 def main() -> None:
     """Measures and writes."""
     parser = argparse.ArgumentParser(
@@ -289,6 +329,8 @@ def main() -> None:
     (arguments.docs / "tracking.json").write_text(json.dumps(result, indent=2) + "\n")
     (arguments.docs / "tracking.md").write_text(page(result))
     print(page(result))
+    if arguments.docs == ROOT / "docs":
+        quote(result, ROOT / "README.md")
 
 
 if __name__ == "__main__":

@@ -49,3 +49,13 @@ def test_learning_is_measured_and_goes_on_where_it_stopped(tmp_path: Path) -> No
     (tmp_path / "v3-1.json").unlink()
     again = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
     assert "1/1  v3, seed 1" in again.stdout
+
+
+@pytest.mark.slow
+def test_tracking_is_measured_and_loses_nothing(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/tracking.py"
+    subprocess.run([sys.executable, script, "--quick", "--docs", tmp_path], check=True, timeout=400)
+    measured = json.loads((tmp_path / "tracking.json").read_text())
+    assert measured["outages"]["every_point_once_in_order"]
+    assert {"off", "off again", "sqlite", "server"} < set(measured["cost"]["smallest (mlp)"])
+    assert "99th percentile" in (tmp_path / "tracking.md").read_text()

@@ -9,12 +9,19 @@ from pathlib import Path
 import pytest
 
 from atheria.cli import compose_config, to_settings
-from atheria.config import ExportConfig, RolloutConfig, TrainConfig
+from atheria.config import CacheConfig, ExportConfig, PromoteConfig, RolloutConfig, SyncConfig, TrainConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 HELP = sorted((ROOT / "conf").glob("*.yaml"))
-SCHEMAS = {"train": TrainConfig, "export": ExportConfig, "rollout": RolloutConfig}
+SCHEMAS = {
+    "train": TrainConfig,
+    "export": ExportConfig,
+    "rollout": RolloutConfig,
+    "sync": SyncConfig,
+    "promote": PromoteConfig,
+    "cache": CacheConfig,
+}
 
 
 def commands() -> list[str]:
@@ -31,7 +38,7 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
     to_settings(SCHEMAS[name], compose_config(name, words[1:]))
 
 
-@pytest.mark.parametrize("name", ["first_run", "learning"])
+@pytest.mark.parametrize("name", ["first_run", "learning", "tracking"])
 def test_the_figures_of_the_readme_are_those_of_the_file(name: str) -> None:
     spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     script = importlib.util.module_from_spec(spec)

@@ -7,7 +7,7 @@ from atheria.config import SyncConfig, UserError
 from atheria.files import short
 from atheria.progress import Progress
 from atheria.runs import PROCESS_TAG
-from atheria.stores import shown, store_uri, without_credentials
+from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import Store
 
 REAPED_TAG = "atheria.reaped"
@@ -68,11 +68,18 @@ def _store(config: SyncConfig, folder: Path, known: dict[str, Store | UserError]
     """The store that a run belongs to; one that gave no answer is not asked again."""
     recorded = journal.identity(folder).store
     assert recorded is not None
-    uri = recorded
-    if "***@" in recorded:
-        uri = store_uri(config.tracking.uri)
-        if without_credentials(uri) != recorded:
-            raise UserError(f"its store needs credentials: tracking.uri=... for {recorded}")
+    uri, given = recorded, store_uri(config.tracking.uri)
+    file = sqlite_file(recorded)
+    if without_credentials(given) == recorded:
+        uri = given
+    elif "***" in recorded:
+        raise UserError(f"its store needs credentials: tracking.uri=... for {recorded}")
+    elif file is not None and not file.parent.is_dir():
+        if config.tracking.uri is None:
+            raise UserError(
+                f"there is no folder '{file.parent}' any more; say where the store is: tracking.uri=..."
+            )
+        uri = given
     if uri not in known:
         try:
             known[uri] = Store(uri, create=True)
