@@ -9,6 +9,9 @@ from atheria.config import UserError
 from atheria.files import short
 from atheria.progress import warn
 
+Entry = tuple[float, int]
+"""An evaluation, less is better, and its episode."""
+
 FOLDER = "checkpoints"
 LAST, PREVIOUS = "last.pth", "previous.pth"
 
@@ -32,7 +35,8 @@ class Checkpoints:
         self._folder = folder / FOLDER
         self._keep = keep_best
         self._best = self._arranged()
-        self._waiting: dict[Path, bytes] = {}
+        self._is_uncertain = False  # whether a full disk has stopped the best from moving down
+        self._waiting: list[tuple[Entry, bytes]] = []
 
     @property
     def has_best(self) -> bool:
@@ -46,42 +50,54 @@ class Checkpoints:
         try:
             self._keep_previous(last, previous)
             checkpoint.write(content, last)
-            self.write_waiting()
+            return [last, checkpoint.digest_path(last), *self.write_waiting()]
         except OSError as error:
             warn(f"'{short(last)}' could not be written ({error}); the one before it stays, training goes on")
             return []
-        return [last, checkpoint.digest_path(last)]
 
     def offer_best(self, state: dict[str, Any], selection: float) -> list[Path]:
         """Keeps a state if its evaluation is among the best; returns the files that changed."""
         entry = (selection, state["episode"])
+        if entry not in sorted([*self._best, entry])[: self._keep]:
+            return []
+        self._waiting.append((entry, checkpoint.encode(state)))
+        try:
+            return self.write_waiting()
+        except OSError as error:
+            warn(f"a best checkpoint could not be written yet ({error}); it waits in memory")
+            return []
+
+    def write_waiting(self) -> list[Path]:
+        """Writes the best that wait for room on the disk; returns the files that changed.
+
+        Raises:
+            OSError: There still is none.
+        """
+        changed: list[Path] = []
+        while self._waiting:
+            changed += self._place(*self._waiting[0])
+            del self._waiting[0]
+        return changed
+
+    def _place(self, entry: Entry, content: bytes) -> list[Path]:
+        """Puts a checkpoint at its rank, and those below it one further down."""
+        if self._is_uncertain:
+            self._best = self._arranged()
+            self._is_uncertain = False
         if entry in self._best:
             return []  # it was kept before the run was interrupted
         ranked = sorted([*self._best, entry])[: self._keep]
         if entry not in ranked:
             return []
         rank = ranked.index(entry)
-        content = checkpoint.encode(state)
-        try:
-            for below in range(len(ranked) - 1, rank, -1):
-                checkpoint.copy(self._path(below - 1), self._path(below))
-            checkpoint.write(content, self._path(rank))
-        except OSError as error:
-            warn(f"'{short(self._path(rank))}' could not be written yet ({error}); it waits in memory")
-            self._waiting[self._path(rank)] = content
+        self._is_uncertain = True
+        for below in range(len(ranked) - 1, rank, -1):
+            checkpoint.copy(self._path(below - 1), self._path(below))
+        checkpoint.write(content, self._path(rank))
+        self._is_uncertain = False
         self._best = ranked
         changed = [self._path(below) for below in range(rank, len(ranked))]
         return [file for path in changed for file in (path, checkpoint.digest_path(path))]
-
-    def write_waiting(self) -> None:
-        """Writes what a full disk has kept from being written.
-
-        Raises:
-            OSError: It still is.
-        """
-        for path, content in list(self._waiting.items()):
-            checkpoint.write(content, path)
-            del self._waiting[path]
 
     @staticmethod
     def _keep_previous(last: Path, previous: Path) -> None:
@@ -95,9 +111,9 @@ class Checkpoints:
     def _path(self, rank: int) -> Path:
         return self._folder / best_name(rank)
 
-    def _arranged(self) -> list[tuple[float, int]]:
+    def _arranged(self) -> list[Entry]:
         """Evaluation and episode of the best checkpoints there are, each once and at its rank."""
-        found: dict[tuple[float, int], Path] = {}
+        found: dict[Entry, Path] = {}
         for path in sorted(self._folder.glob("best*.pth")):
             try:
                 state = checkpoint.load(path)

@@ -81,7 +81,7 @@ def run(config: TrainConfig) -> TrainedRun:
         except endings.Stopped:
             print(f"saved     episode {trainer.episode}; to go on, the same command with trainer.resume=auto")
             raise
-        checkpoints.write_waiting()
+        _log_files(logged, checkpoints.write_waiting())
         best = checkpoint.load(logged.folder / checkpoint.BEST)
         law_path = _export(best, trainer, config, logged)
         _log_picture(trainer, config, logged)
