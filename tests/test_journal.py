@@ -1,6 +1,7 @@
 """The journal holds what was logged, whole and in order, whatever cuts it short."""
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,26 @@ def test_numbers_come_back_bit_for_bit(tmp_path: Path) -> None:
     written(tmp_path, [Metrics(values, 1, 2)])
     ((record, _),) = journal.read(tmp_path)
     assert [v.hex() for v in record.values.values()] == [v.hex() for v in values.values()]
+
+
+def test_a_disk_that_is_full_for_a_while_loses_no_record_and_tears_none(small_disk: Path) -> None:
+    held = Journal(small_disk)
+    filler = small_disk / "filler"
+    room = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+    filler.write_bytes(bytes(room - 8192))
+    records = [Tags({str(number): "x" * 300}) for number in range(60)]
+    failed = 0
+    for record in records:
+        try:
+            held.append(record)
+        except OSError:
+            failed += 1
+            assert (small_disk / journal.RECORDS).read_bytes().endswith(b"\n")
+    assert 20 < failed < 60
+    filler.unlink()
+    held.append(Tags({"last": "one"}))
+    assert held.close() == 0
+    assert [record for record, _ in journal.read(small_disk)] == [*records, Tags({"last": "one"})]
 
 
 def test_one_process_holds_a_journal(tmp_path: Path) -> None:

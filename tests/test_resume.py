@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -316,22 +315,6 @@ def test_a_run_that_fails_says_why_in_the_store() -> None:
     text = Path(client.download_artifacts(run.info.run_id, "error.txt")).read_text()
     assert "Traceback (most recent call last)" in text
     assert "_check_finite" in text
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of half a megabyte."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", folder], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("mounting a small file system needs rights")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", folder], check=True)
 
 
 def test_a_disk_that_fills_costs_no_checkpoint_and_no_record(small_disk: Path) -> None:
