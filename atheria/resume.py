@@ -17,10 +17,12 @@ from atheria.progress import warn
 from atheria.runs import PROCESS_TAG, flatten
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import OutageError, Store, StoredRun
+from atheria.trainer import cosine_at
 
 CONFIGURATION_TAG = "atheria.config.sha256"
 """Digest of all settings that make two runs the same experiment; see `fingerprint`."""
 
+_OF_SCHEDULE = {"trainer.scheduler", "trainer.lr", "trainer.optimizer"}
 _NOT_COMPARED = ("device", "output", "tracking", "trainer.episodes", "trainer.resume")
 
 
@@ -90,12 +92,14 @@ def adapted(found: Resumption, config: TrainConfig) -> dict[str, Any]:
         state["pool"] = None
     if "trainer.optimizer" in changed:
         state["optimizer_state_dict"] = None
-    if changed & {"trainer.scheduler", "trainer.lr", "trainer.weight_decay", "trainer.optimizer"}:
+    if changed & _OF_SCHEDULE:
         state["scheduler_state_dict"] = None
     if state["optimizer_state_dict"] is not None:
         given = {"lr": config.trainer.lr, "weight_decay": config.trainer.weight_decay}
         new = {key: value for key, value in given.items() if f"trainer.{key}" in changed}
         optimizer = state["optimizer_state_dict"]
+        if config.trainer.scheduler == "cosine" and changed & {*_OF_SCHEDULE, "trainer.episodes"}:
+            new["lr"], state["scheduler_state_dict"] = cosine_at(state["episode"], config.trainer)
         groups = [{**group, **new} for group in optimizer["param_groups"]]
         state["optimizer_state_dict"] = {**optimizer, "param_groups": groups}
     return state

@@ -4,6 +4,7 @@ An episode draws a batch of universes, fresh or from the pool, rolls it out unde
 the curriculum, and takes one optimiser step on the objective.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
@@ -320,6 +321,19 @@ def _scheduler(optimizer: Optimizer, settings: TrainerConfig) -> ReduceLROnPlate
         case "cosine":
             return CosineAnnealingLR(optimizer, settings.episodes, eta_min=settings.lr / 100)
     return None
+
+
+def cosine_at(episode: int, settings: TrainerConfig) -> tuple[float, dict[str, Any]]:
+    """The learning rate of the schedule ``cosine`` at an episode, and the state of its scheduler there."""
+    lowest = settings.lr / 100
+    rate = lowest + (settings.lr - lowest) * (1 + math.cos(math.pi * episode / settings.episodes)) / 2
+    return rate, {
+        "T_max": settings.episodes,
+        "eta_min": lowest,
+        "base_lrs": [settings.lr],
+        "last_epoch": episode,
+        "_last_lr": [rate],
+    }
 
 
 def _channels_last(law: Law, settings: TrainerConfig, device: torch.device) -> bool:

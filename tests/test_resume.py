@@ -264,6 +264,20 @@ def test_a_changed_law_is_refused_with_what_differs_and_changed_settings_are_rec
     assert [m.value for m in client.get_metric_history(run.run_id, "train/lr")] == [1e-4] * 6 + [1e-2] * 2
 
 
+@pytest.mark.parametrize("changed", [[], ["trainer.lr=0.01"]])
+def test_a_cosine_schedule_that_is_made_longer_goes_down_to_the_end(changed: list[str]) -> None:
+    cosine = [*STEADY, "trainer.scheduler=cosine"]
+    run = train([*cosine, "trainer.episodes=6"])
+    train([*cosine, *changed, "trainer.episodes=12", f"trainer.resume={run.run_id}"])
+    longer = train([*cosine, *changed, "trainer.episodes=12", "output=other"])
+    client = MlflowClient(store_uri(None))
+    rates, expected = (
+        [m.value for m in client.get_metric_history(run_id, "train/lr")][6:]
+        for run_id in (run.run_id, longer.run_id)
+    )
+    assert rates == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("named", "message"),
     [
