@@ -50,7 +50,7 @@ def main(command: str, schema: type[Any], job: str) -> None:
                 raise  # the sweep reports it
             sys.exit(_message(command, error))
 
-    endings.interrupt_on_sigterm()
+    endings.interrupt_on_signals()
     try:
         _check_command_line(command, schema, job)
         # Called without the rest of the command line, which hydra_main reads from sys.argv itself.

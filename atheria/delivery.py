@@ -29,6 +29,8 @@ CLOSING = 20.0
 """Seconds without progress after which the end of a run leaves the rest to ``atheria.sync``."""
 MOST_BY_THREAD = 50
 """Records between two deliveries that a thread takes on."""
+STORE = "ATHERIA_COURIER_STORE"
+"""Where a courier is told the store's address: it may hold a password, which a command line would show."""
 LOCK = "delivered.lock"
 REFUSED = "refused.jsonl"
 """Records that the store has answered with no, with its reason."""
@@ -195,18 +197,15 @@ class Delivery:
 
 
 def _courier(folder: Path, uri: str) -> "subprocess.Popen[str]":
-    """The process; the address, which may hold a password, goes to it in private. It ends with its stdin."""
-    courier = subprocess.Popen(
+    """The process; it ends with its stdin."""
+    return subprocess.Popen(
         [sys.executable, "-m", "atheria.courier", str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        env=os.environ | {STORE: uri},
     )
-    assert courier.stdin is not None
-    courier.stdin.write(uri + "\n")
-    courier.stdin.flush()
-    return courier
 
 
 def _batches(folder: Path, offset: int) -> Iterator[_Batch]:

@@ -19,7 +19,7 @@ _ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED
 
 
 class Stopped(KeyboardInterrupt):
-    """A run was told to end, and has saved what it needs to go on.
+    """A signal has told a run to end.
 
     Attributes:
         status: What it ends as.
@@ -73,9 +73,15 @@ def at_step_boundary() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
-def interrupt_on_sigterm() -> None:
-    """Lets SIGTERM interrupt as Ctrl-C does, so that a command that is told to end cleans up."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def interrupt_on_signals() -> None:
+    """Lets every signal that ends a run interrupt as Ctrl-C does: a command that is told to end cleans up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(_ENDS[signal.Signals(number)])
+
+    for number in _ENDS:
+        if number != signal.SIGINT:
+            signal.signal(number, stop)
 
 
 def this_process() -> str:

@@ -200,7 +200,8 @@ class Trainer:
             self._scheduler.load_state_dict(state["scheduler_state_dict"])
         if state["curriculum_state"] is not None:
             self._curriculum.load_state_dict(state["curriculum_state"])
-        self._pool = Pool.from_state_dict(state["pool"]) if state["pool"] else None
+        pool = {name: tensor.to(self._device) for name, tensor in (state["pool"] or {}).items()}
+        self._pool = Pool.from_state_dict(pool) if pool else None
         self._clock = state["rng"]["step"]
         torch.set_rng_state(state["rng"]["torch"].cpu())
         self.episode = state["episode"]

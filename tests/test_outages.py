@@ -1,6 +1,7 @@
 """A real tracking server that dies, hangs, comes back, or was never there: nothing waits, nothing is lost."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -201,3 +202,65 @@ def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
     assert run.data.tags["atheria.id"] == offline.run_id
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
     assert rollout([f"run_id={offline.run_id}", "steps=2"]).run_id
+
+
+def courier_of(process: subprocess.Popen[str]) -> int:
+    """The process that delivers for a run, once it has been sent."""
+    for _ in range(300):
+        children = Path(f"/proc/{process.pid}/task").glob("*/children")
+        found = [int(pid) for file in children for pid in file.read_text().split()]
+        couriers = [p for p in found if b"atheria.courier" in Path(f"/proc/{p}/cmdline").read_bytes()]
+        if couriers:
+            return couriers[0]
+        time.sleep(0.1)
+    raise AssertionError("no courier was sent")
+
+
+def plain_process(*overrides: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "atheria.train", *FAST, *overrides],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
+    )  # fmt: skip
+
+
+def train_losses(folder: Path) -> tuple[list[int], list[int]]:
+    """Steps in the store and in the journal."""
+    run_id = journal.delivered(folder).run_id
+    stored = MlflowClient("sqlite:///outputs/mlflow.db").get_metric_history(run_id, "train/loss")
+    logged = [
+        r for r, _ in journal.read(folder) if isinstance(r, journal.Metrics) and "train/loss" in r.values
+    ]
+    return [point.step for point in stored], [record.step for record in logged]
+
+
+@pytest.mark.slow
+def test_a_courier_that_is_killed_is_replaced() -> None:
+    process = plain_process("trainer.episodes=100000")
+    os.kill(courier_of(process), signal.SIGKILL)
+    time.sleep(1)
+    courier_of(process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "another one is sent" in err
+    (folder,) = Path("outputs/runs").iterdir()
+    stored, logged = train_losses(folder)
+    assert stored == logged == list(range(1, len(stored) + 1))
+    assert waiting(folder) == 0
+
+
+@pytest.mark.slow
+def test_a_courier_outlives_a_killed_run_until_all_is_delivered() -> None:
+    process = plain_process("trainer.episodes=100000")
+    courier = courier_of(process)
+    process.kill()
+    process.wait()
+    (folder,) = Path("outputs/runs").iterdir()
+    for _ in range(300):
+        if not Path(f"/proc/{courier}").exists():
+            break
+        time.sleep(0.1)
+    stored, logged = train_losses(folder)
+    assert stored == logged
+    assert len(stored) > 100
+    assert waiting(folder) == 0

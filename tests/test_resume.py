@@ -162,7 +162,7 @@ def ended_early(number: signal.Signals = signal.SIGTERM, overrides: tuple[str, .
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "saved     episode" in out
+    assert f"to go on  the same command with trainer.resume={run_id}, or =auto" in out
     return run_id
 
 

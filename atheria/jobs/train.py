@@ -78,8 +78,8 @@ def run(config: TrainConfig) -> TrainedRun:
         try:
             untrained = found.state["metrics"]["untrained"] if found is not None else None
             _fit(trainer, config, logged, checkpoints, settings, untrained)
-        except endings.Stopped:
-            print(f"saved     episode {trainer.episode}; to go on, the same command with trainer.resume=auto")
+        except KeyboardInterrupt:
+            print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
             raise
         _log_files(logged, checkpoints.write_waiting())
         best = checkpoint.load(logged.folder / checkpoint.BEST)
