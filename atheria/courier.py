@@ -1,7 +1,7 @@
 """The process that delivers the journal of a run: ``python -m atheria.courier FOLDER``, started by a run.
 
-It delivers until its stdin is closed: by its run, or by the end of the process that logs the run, however that
-ends; what was logged until then still arrives.
+It delivers until its stdin is closed: by its run, or by the end of the process that logs the run, however
+that ends; what was logged until then still arrives.
 """
 
 import os

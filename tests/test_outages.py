@@ -18,6 +18,7 @@ from atheria.config import UserError
 from atheria.delivery import REFUSED, waiting
 from atheria.files import sha256
 from atheria.rollout import rollout
+from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
 
@@ -226,7 +227,7 @@ def plain_process(*overrides: str) -> subprocess.Popen[str]:
 def train_losses(folder: Path) -> tuple[list[int], list[int]]:
     """Steps in the store and in the journal."""
     run_id = journal.delivered(folder).run_id
-    stored = MlflowClient("sqlite:///outputs/mlflow.db").get_metric_history(run_id, "train/loss")
+    stored = MlflowClient(store_uri(None)).get_metric_history(run_id, "train/loss")
     logged = [
         r for r, _ in journal.read(folder) if isinstance(r, journal.Metrics) and "train/loss" in r.values
     ]
