@@ -269,8 +269,8 @@ def page(result: Numbers) -> str:
         f"{facts['python']}, torch {facts['torch']}, {facts['date']}; {result['rounds']} turns each of "
         f"{result['seconds'][1]:.0f} s. Milliseconds of an episode: training it and logging its metrics. "
         "Logging is what the training's own thread spends; the thread that delivers and the courier take so "
-        "much of a processor, the thread at the training's expense, the courier on another core where there is "
-        "one. The share is of the median episode.",
+        "much of a processor, the thread at the training's expense, the courier on another core where there "
+        "is one. The share is of the median episode.",
         "",
     ]
     for law, measured in result["cost"].items():
