@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,10 @@ REQUEUED = "SCHEDULED"
 
 _ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED}
 """Signals that end a run. Schedulers send USR2 before they take a job off its machine and queue it again."""
+
+
+_STDERR = 2
+"""Written to directly in a handler, which may have interrupted Python in the middle of writing to it."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -60,7 +63,7 @@ def at_step_boundary() -> Iterator[StopRequest]:
         if request.status is not None:
             raise KeyboardInterrupt
         request.status = _ENDS[signal.Signals(number)]
-        print("\nending after this episode, once it is saved; again to end at once", file=sys.stderr)
+        os.write(_STDERR, b"\nending after this episode, once it is saved; again to end at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread receives signals
