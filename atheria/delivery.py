@@ -19,7 +19,7 @@ from atheria.files import short
 from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
 from atheria.progress import WARNING, warn
 from atheria.stores import shown, without_credentials
-from atheria.tracking import MOST_METRICS, MOST_PARAMS, OutageError, Store
+from atheria.tracking import MOST_METRICS, MOST_PARAMS, MissingRunError, OutageError, Store
 
 INTERVAL = 5.0
 """Seconds between deliveries."""
@@ -78,15 +78,23 @@ def deliver(folder: Path, store: Store) -> str:
     """
     with _alone(folder):
         journal.sync(folder)
-        done = journal.delivered(folder)
-        run_id = done.run_id
-        if run_id is None:
-            run_id = store.create_run(journal.identity(folder))
-            journal.write_delivered(folder, Delivered(run_id, done.offset))
-        for batch in _batches(folder, done.offset):
-            _send(folder, store, run_id, batch.records)
-            journal.write_delivered(folder, Delivered(run_id, batch.end))
-        return run_id
+        try:
+            return _deliver(folder, store, journal.delivered(folder))
+        except MissingRunError:  # its database was lost: the journal has everything
+            run_id = _deliver(folder, store, Delivered())
+            warn(f"{shown(store.uri)} has lost the run of {short(folder)}; it is there again as run {run_id}")
+            return run_id
+
+
+def _deliver(folder: Path, store: Store, done: Delivered) -> str:
+    run_id = done.run_id
+    if run_id is None:
+        run_id = store.create_run(journal.identity(folder))
+        journal.write_delivered(folder, Delivered(run_id, done.offset))
+    for batch in _batches(folder, done.offset):
+        _send(folder, store, run_id, batch.records)
+        journal.write_delivered(folder, Delivered(run_id, batch.end))
+    return run_id
 
 
 @contextmanager
@@ -245,7 +253,7 @@ def _send(folder: Path, store: Store, run_id: str, records: Sequence[Record]) ->
             for record in records:
                 _send(folder, store, run_id, [record])
             return
-        store.run(run_id)  # raises where the run was deleted: then everything waits
+        store.run(run_id)  # raises where the run is not there, or was deleted: then everything waits
         _refuse(folder, records[0], str(error))
 
 

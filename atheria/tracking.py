@@ -64,6 +64,10 @@ class OutageError(UserError):
     """A store gives no answer now; it may give one later."""
 
 
+class MissingRunError(UserError):
+    """A store does not have a run, not even a deleted one."""
+
+
 class Store:
     """A tracking store.
 
@@ -133,12 +137,13 @@ class Store:
         """A run by the store's ID or by its own.
 
         Raises:
-            UserError: There is none, or it was deleted.
+            MissingRunError: There is none.
+            UserError: It was deleted.
         """
         with answering(self.uri):
             found = self._run(run_id)
         if found is None:
-            raise UserError(
+            raise MissingRunError(
                 f"`run_id`: there is no run '{run_id}' in {shown(self.uri)}; "
                 "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
             )

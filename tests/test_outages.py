@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -264,4 +265,32 @@ def test_a_courier_outlives_a_killed_run_until_all_is_delivered() -> None:
     stored, logged = train_losses(folder)
     assert stored == logged
     assert len(stored) > 100
+    assert waiting(folder) == 0
+
+
+def test_a_run_whose_database_was_lost_is_made_anew_from_its_journal() -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "atheria.train",
+        *FAST,
+        "noise/curriculum=constant",
+        "trainer.resume=auto",
+    ]
+    subprocess.run([*command, "trainer.episodes=3"], check=True)
+    Path("outputs/mlflow.db").unlink()
+    shutil.rmtree("outputs/mlartifacts")
+    again = subprocess.run([*command, "trainer.episodes=5"], check=True, stderr=subprocess.PIPE, text=True)
+    assert "has lost the run of outputs/runs/" in again.stderr
+    (folder,) = Path("outputs/runs").iterdir()
+    stored, logged = train_losses(folder)
+    assert stored == logged == [1, 2, 3, 4, 5]
+    client = MlflowClient(store_uri(None))
+    run = client.get_run(journal.delivered(folder).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["trainer.episodes"] == "3"
+    assert {file.path for file in client.list_artifacts(run.info.run_id, "law")} == {
+        "law/atheria.json",
+        "law/law.pt",
+    }
     assert waiting(folder) == 0
