@@ -7,6 +7,7 @@ artifacts in ``outputs/mlartifacts``.
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -399,4 +400,8 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return without_credentials((str(error).splitlines() or [""])[0])
+    """What an error says, or the cause that a failed request names within."""
+    line = (str(error).splitlines() or [""])[0]
+    if cause := re.search(r"Caused by \w+\((['\"])(.*)\1\)", line):
+        line = cause[2].rpartition(": ")[2]
+    return without_credentials(line)
