@@ -72,8 +72,8 @@ def test_a_law_that_was_fetched_once_is_there_offline(server: MlflowServer, caps
         law_of_run(run.run_id, server.address)
 
 
-def test_a_law_by_alias(in_run_folder: TrainedRun, tmp_path: Path) -> None:
-    run = in_run_folder
+def test_a_law_by_alias(tmp_path: Path) -> None:
+    run = train(TINY)
     named = promote([f"run_id={run.run_id}", "alias=champion"])
     assert named == "atheria@champion"
     assert rollout([f"law={named}", "steps=2"]).run_id

@@ -39,7 +39,8 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["first_run", "learning", "tracking"])
-def test_the_figures_of_the_readme_are_those_of_the_file(name: str) -> None:
+def test_the_figures_of_the_readme_are_those_of_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as when it is run as a script
     spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
