@@ -91,8 +91,11 @@ class Checkpoints:
             return []
         rank = ranked.index(entry)
         self._is_uncertain = True
-        for below in range(len(ranked) - 1, rank, -1):
-            checkpoint.copy(self._path(below - 1), self._path(below))
+        try:
+            for below in range(len(ranked) - 1, rank, -1):
+                checkpoint.copy(self._path(below - 1), self._path(below))
+        except UserError:  # one is damaged: it is left out by arranging them anew
+            return self._place(entry, content)
         checkpoint.write(content, self._path(rank))
         self._is_uncertain = False
         self._best = ranked
@@ -101,7 +104,7 @@ class Checkpoints:
 
     @staticmethod
     def _keep_previous(last: Path, previous: Path) -> None:
-        if not checkpoint.digest_path(last).is_file():
+        if not (last.is_file() and checkpoint.digest_path(last).is_file()):
             return
         try:
             checkpoint.copy(last, previous)

@@ -16,7 +16,7 @@ from atheria.keeping import FOLDER, LAST
 from atheria.progress import warn
 from atheria.runs import PROCESS_TAG, flatten
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
-from atheria.tracking import OutageError, Store, StoredRun
+from atheria.tracking import MissingRunError, OutageError, Store, StoredRun
 from atheria.trainer import cosine_at
 
 CONFIGURATION_TAG = "atheria.config.sha256"
@@ -141,7 +141,10 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
     assert stored is not None
     folder = home(config) / stored.run_id
     for name in (LAST, keeping.best_name(0)):
-        state_of(stored, name, folder)
+        path = stored.download(f"{FOLDER}/{name}", folder)
+        checkpoint.load(path)
+        checkpoint.write(path.read_bytes(), path)  # with its digest
+    earlier = journal.Earlier(stored.last_steps())
     identity = journal.Identity(
         stored.id,
         without_credentials(stored.uri),
@@ -150,11 +153,11 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
         stored.started,
         {CONFIGURATION_TAG: stored.tag(CONFIGURATION_TAG) or ""},
     )
-    journal.write_identity(folder, identity)
-    journal.write_delivered(folder, journal.Delivered(stored.run_id))
     records = journal.Journal(folder)
-    records.append(journal.Earlier(stored.last_steps()))
+    records.append(earlier)
     records.close()
+    journal.write_delivered(folder, journal.Delivered(stored.run_id))
+    journal.write_identity(folder, identity)  # last: with it, the folder is the run's
     return folder
 
 
@@ -259,12 +262,27 @@ def _known(config: TrainConfig) -> list[Known]:
         in_store = found[identity.id].stored if identity.id in found else None
         same_store = identity.store == (None if uri is None else without_credentials(uri))
         same_settings = identity.tags.get(CONFIGURATION_TAG) == digest
-        is_deleted = answers and in_store is None and journal.delivered(folder).run_id is not None
-        if in_store is not None or (same_store and same_settings and not is_deleted):
+        if in_store is None and answers and same_store and same_settings and _is_deleted(folder, uri):
+            continue
+        if in_store is not None or (same_store and same_settings):
             found[identity.id] = Known(
                 identity.id, identity.started, journal.status(folder), folder, in_store
             )
     return sorted(found.values(), key=lambda run: -run.started)
+
+
+def _is_deleted(folder: Path, uri: str | None) -> bool:
+    """Whether a store has deleted a run; one that has lost it with its database has not."""
+    run_id = journal.delivered(folder).run_id
+    if uri is None or run_id is None:
+        return False
+    try:
+        Store(uri, create=False).run(run_id)
+    except MissingRunError:
+        return False
+    except UserError:
+        return True
+    return False
 
 
 def _stored(config: TrainConfig, uri: str | None, digest: str) -> tuple[list[StoredRun], bool]:

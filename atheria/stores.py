@@ -28,6 +28,7 @@ def sqlite_file(uri: str) -> Path | None:
 
 def without_credentials(text: str) -> str:
     """A text with the user and the password of every URI in it replaced: they are nobody's to read."""
+    text = re.sub(r"://[^:/@\s]*:[^@\s]*@", "://***@", text)  # a password may hold a slash
     text = re.sub(r"://[^/\s]+@", "://***@", text)
     return re.sub(r"([?&](?:user|password|token|secret)=)[^&\s]+", r"\1***", text)
 

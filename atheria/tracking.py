@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 # Read when mlflow is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -55,6 +55,8 @@ _REFUSALS = (
     "UNAUTHENTICATED",
 )
 """Error codes of a store that has understood a request and says no."""
+_ASK_AGAIN = (401, 408, 429)
+"""Statuses below 500 that may be another one later."""
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are no news to a user
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what fails is reported by us
@@ -327,11 +329,18 @@ class StoredRun:
         """Fetches an artifact into a folder.
 
         Raises:
+            OutageError: It is there, but could not be fetched.
             UserError: The run has none of that path.
         """
         try:
             return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
-        except (MlflowException, OSError) as error:
+        except (MlflowException, RequestException, OSError) as error:
+            with answering(self.uri):
+                beside = self.client.list_artifacts(self.run_id, str(PurePosixPath(path).parent))
+            if path in [file.path for file in beside]:
+                raise OutageError(
+                    f"'{path}' of run '{self.run_id}' cannot be fetched: {_first_line(error)}"
+                ) from None
             raise UserError(
                 f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)} ({_first_line(error)})"
             ) from None
@@ -392,11 +401,19 @@ def answering(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, SQLAlchemyError, CommandError, RequestException) as error:
-        refused = isinstance(error, CommandError) or getattr(error, "error_code", None) in _REFUSALS
-        kind = UserError if refused else OutageError
-        raise kind(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from error
+        kind = UserError if _is_refusal(error) else OutageError
+        # Not chained: the causes that a traceback would print hold the address with its password.
+        raise kind(f"the tracking store {shown(uri)} cannot be used: {_first_line(error)}") from None
     except ImportError as error:
         raise UserError(f"the tracking store {shown(uri)} needs a package: {error}") from error
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether a store has understood a request and says no; asking again will not help."""
+    response = getattr(error, "response", None)
+    if response is not None:  # of an artifact's transfer
+        return 400 <= response.status_code < 500 and response.status_code not in _ASK_AGAIN
+    return isinstance(error, CommandError) or getattr(error, "error_code", None) in _REFUSALS
 
 
 def _first_line(error: Exception) -> str:

@@ -78,6 +78,7 @@ def test_a_first_signal_waits_for_the_boundary_and_a_second_does_not() -> None:
             "postgresql://host/x?user=ada&password=secret&port=1",
             "postgresql://host/x?user=***&password=***&port=1",
         ),
+        ("postgresql://ada:se/cret@host/x", "postgresql://***@host/x"),
         ("http://host/a@b", "http://host/a@b"),
         ("sqlite:////home/a@b/c.db", "sqlite:////home/a@b/c.db"),
     ],

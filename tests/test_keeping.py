@@ -154,6 +154,32 @@ def test_a_full_disk_keeps_what_was_there_and_gets_the_best_later(
     assert files.verify_zip(tmp_path / FOLDER / "last.pth", "a checkpoint") is None
 
 
+def test_a_disk_that_is_full_at_the_first_checkpoint_gets_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room_for_more(path: Path, write) -> None:
+        if path.suffix == ".pth":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        files.atomically(path, write)
+
+    checkpoints = Checkpoints(tmp_path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "atomically", no_room_for_more)
+        assert checkpoints.save_last(state_of(1)) == []
+    checkpoints.save_last(state_of(2))
+    assert [checkpoint.load(path)["episode"] for path in to_go_on_from(tmp_path)] == [2]
+
+
+@pytest.mark.parametrize("torn", ["best.pth", "best-2.pth"])
+def test_a_best_that_was_damaged_meanwhile_is_left_out(tmp_path: Path, torn: str) -> None:
+    checkpoints = Checkpoints(tmp_path, 3)
+    for episode, selection in enumerate((0.3, 0.2)):
+        checkpoints.offer_best(state_of(episode, selection), selection)
+    (tmp_path / FOLDER / torn).write_bytes(b"torn")
+    checkpoints.offer_best(state_of(2, 0.1), 0.1)
+    assert kept(tmp_path, 2) == [(0.1, 2), (0.3, 0) if torn == "best.pth" else (0.2, 1)]
+
+
 def test_fewer_are_kept_when_fewer_are_asked_for(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, 3)
     for episode, selection in enumerate((0.3, 0.1, 0.2)):

@@ -39,24 +39,19 @@ def _deliver(config: SyncConfig) -> int:
         if journal.identity(folder).store is not None and delivery.waiting(folder)
     ]
     stores: dict[str, Store | UserError] = {}
-    sent, left = 0, 0
+    left = 0
     progress = Progress(len(waiting), "run")
     for folder in waiting:
         count = delivery.waiting(folder)
-        try:
-            records = journal.Journal(folder)
-        except UserError as error:
-            progress.say(f"skipped   {error}")
+        if journal.is_held(folder):
+            progress.say(f"skipped   {short(folder)}, which is being logged: its own process delivers it")
             continue
         try:
             run_id = delivery.deliver(folder, _store(config, folder, stores))
-            sent += count
             progress.say(f"sent      {count} records of run {run_id}")
         except UserError as error:
             left += delivery.waiting(folder)
             progress.say(f"left      {delivery.waiting(folder)} records in {short(folder)}: {error}")
-        finally:
-            records.close()
         progress.advance({})
     progress.close()
     if not waiting:
