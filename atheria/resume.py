@@ -11,6 +11,7 @@ from typing import Any
 
 from atheria import checkpoint, endings, journal, keeping
 from atheria.config import TrainConfig, UserError
+from atheria.delivery import waiting
 from atheria.files import short
 from atheria.keeping import FOLDER, LAST
 from atheria.progress import warn
@@ -156,7 +157,7 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
     records = journal.Journal(folder)
     records.append(earlier)
     records.close()
-    journal.write_delivered(folder, journal.Delivered(stored.run_id))
+    journal.write_delivered(folder, journal.Delivered(stored.run_id, journal.delivered(folder).offset))
     journal.write_identity(folder, identity)  # last: with it, the folder is the run's
     return folder
 
@@ -243,8 +244,26 @@ def _named(run_id: str, config: TrainConfig) -> Known:
         if stored is None:
             raise missing or UserError(f"`trainer.resume`: there is no run '{run_id}' in '{config.output}'")
         return Known(stored.id, stored.started, stored.status, None, stored)
+    return _together(folder, stored)
+
+
+def _together(folder: Path, stored: StoredRun | None) -> Known:
+    """A run with a folder here; where it went on elsewhere since, what the store has of it counts."""
+    if stored is not None and _went_on_elsewhere(folder, stored):
+        return Known(stored.id, stored.started, stored.status, None, stored)
     identity = journal.identity(folder)
     return Known(identity.id, identity.started, journal.status(folder), folder, stored)
+
+
+def _went_on_elsewhere(folder: Path, stored: StoredRun) -> bool:
+    """Whether another process than the last one of this folder has logged the run after it."""
+    if waiting(folder):
+        return False
+    process = journal.identity(folder).tags.get(PROCESS_TAG)
+    for record, _ in journal.read(folder):
+        if isinstance(record, journal.Tags):
+            process = record.values.get(PROCESS_TAG, process)
+    return process is not None and stored.tag(PROCESS_TAG) != process
 
 
 def _names(folder: Path) -> set[str | None]:
@@ -265,9 +284,7 @@ def _known(config: TrainConfig) -> list[Known]:
         if in_store is None and answers and same_store and same_settings and _is_deleted(folder, uri):
             continue
         if in_store is not None or (same_store and same_settings):
-            found[identity.id] = Known(
-                identity.id, identity.started, journal.status(folder), folder, in_store
-            )
+            found[identity.id] = _together(folder, in_store)
     return sorted(found.values(), key=lambda run: -run.started)
 
 

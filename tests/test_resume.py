@@ -210,6 +210,23 @@ def test_it_goes_on_from_the_store_where_the_folder_is_gone() -> None:
     assert_equal_to_undisturbed(run_id, [*STEADY, f"trainer.episodes={episodes}"], names=("last", "best"))
 
 
+def test_a_run_that_went_on_on_another_machine_goes_on_from_there() -> None:
+    run_id = ended_early()
+    episode = checkpoint.load(Path("outputs/runs") / run_id / "checkpoints/last.pth")["episode"]
+    elsewhere = train([*STEADY, f"trainer.episodes={episode + 3}", "trainer.resume=auto", "output=elsewhere"])
+    assert elsewhere.run_id == run_id
+    back = [*STEADY, f"trainer.episodes={episode + 6}"]
+    assert train([*back, "trainer.resume=auto"]).run_id == run_id
+    client = MlflowClient(store_uri(None))
+    steps = [m.step for m in client.get_metric_history(run_id, "train/loss")]
+    assert steps == list(range(1, episode + 7))
+    last, undisturbed = (
+        checkpoint.load(folder / "checkpoints/last.pth")["model_state_dict"]
+        for folder in (Path("outputs/runs") / run_id, train([*back, "output=undisturbed"]).folder)
+    )
+    assert_same(last, undisturbed)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(damage: str, capsys) -> None:
     run_id = ended_early()
