@@ -78,7 +78,9 @@ def run(config: TrainConfig) -> TrainedRun:
         try:
             untrained = found.state["metrics"]["untrained"] if found is not None else None
             _fit(trainer, config, logged, checkpoints, settings, untrained)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as end:
+            if isinstance(end, endings.Stopped):
+                print(f"saved     episode {trainer.episode}")
             print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
             raise
         _log_files(logged, checkpoints.write_waiting())
