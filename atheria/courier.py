@@ -1,4 +1,4 @@
-"""The process that delivers the journal of a run: ``python -m atheria.courier FOLDER``, started by a run.
+"""The process that delivers the journal of a run, which starts it: ``python -m atheria.courier FOLDER PID``.
 
 It delivers until its stdin is closed: by its run, or by the end of the process that logs the run, however
 that ends; what was logged until then still arrives.
@@ -17,15 +17,17 @@ def main() -> None:
     """Delivers until stdin ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which shares our terminal and our job
+    folder, run = sys.argv[1:]
     closing = threading.Event()
 
     def watch() -> None:
         sys.stdin.read()
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody may be listening any more
+        if os.getppid() != int(run):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())  # nobody listens any more
         closing.set()
 
     threading.Thread(target=watch, daemon=True).start()
-    keep_delivering(Path(sys.argv[1]), os.environ[STORE], None, closing)
+    keep_delivering(Path(folder), os.environ[STORE], None, closing, first_pause=0.0)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,12 @@ def waiting(folder: Path) -> int:
 
 
 def keep_delivering(
-    folder: Path, uri: str, store: Store | None, closing: threading.Event, most: float = inf
+    folder: Path,
+    uri: str,
+    store: Store | None,
+    closing: threading.Event,
+    most: float = inf,
+    first_pause: float = INTERVAL,
 ) -> bool:
     """Delivers a journal while it grows, and once more when the event is set.
 
@@ -124,11 +129,12 @@ def keep_delivering(
         store: The store; None where it gave no answer so far.
         closing: Set when the journal is complete.
         most: Records that may wait for a delivery while the journal grows.
+        first_pause: Seconds before the first delivery.
 
     Returns:
         Whether all was done; False where more records waited than `most`.
     """
-    pause = INTERVAL
+    pause, is_out = first_pause, False
     while True:
         is_last = closing.wait(pause)
         try:
@@ -136,14 +142,14 @@ def keep_delivering(
                 return False
             store = store or Store(uri, create=True)
             deliver(folder, store)
-            if pause != INTERVAL:
+            if is_out:
                 warn(f"{shown(uri)} answers again")
-            pause = INTERVAL
+            pause, is_out = INTERVAL, False
         except Exception as error:  # a thread's last frame: it must outlive whatever a client raises
-            if pause == INTERVAL:
+            if not is_out:
                 said = without_credentials(str(error) or type(error).__name__)
                 warn(f"{said}; what is logged waits in {short(folder)}")
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause, is_out = min(max(2 * pause, INTERVAL), LONGEST_PAUSE), True
         if is_last:
             return True
 
@@ -207,7 +213,7 @@ class Delivery:
 def _courier(folder: Path, uri: str) -> "subprocess.Popen[str]":
     """The process; it ends with its stdin."""
     return subprocess.Popen(
-        [sys.executable, "-m", "atheria.courier", str(folder)],
+        [sys.executable, "-m", "atheria.courier", str(folder), str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
