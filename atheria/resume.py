@@ -141,10 +141,11 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
     stored = run.stored
     assert stored is not None
     folder = home(config) / stored.run_id
-    for name in (LAST, keeping.best_name(0)):
-        path = stored.download(f"{FOLDER}/{name}", folder)
-        checkpoint.load(path)
-        checkpoint.write(path.read_bytes(), path)  # with its digest
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in (LAST, keeping.best_name(0)):
+            path = stored.download(f"{FOLDER}/{name}", Path(temporary))
+            checkpoint.load(path)
+            checkpoint.write(path.read_bytes(), folder / FOLDER / name)  # with its digest
     earlier = journal.Earlier(stored.last_steps())
     identity = journal.Identity(
         stored.id,
@@ -165,11 +166,6 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
 def home(config: TrainConfig) -> Path:
     """The folder of the folders of training runs."""
     return Path(config.output).absolute() / "runs"
-
-
-def state_of(stored: StoredRun, name: str, folder: Path) -> dict[str, Any]:
-    """A checkpoint of a run as its store has it, downloaded into a folder."""
-    return checkpoint.load(stored.download(f"{FOLDER}/{name}", folder))
 
 
 def _latest(config: TrainConfig) -> Resumption | None:
@@ -212,7 +208,7 @@ def _checkpoints(run: Known) -> Iterator[tuple[str, Callable[[], dict[str, Any]]
 
 def _downloaded(stored: StoredRun) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        return state_of(stored, LAST, Path(folder))
+        return checkpoint.load(stored.download(f"{FOLDER}/{LAST}", Path(folder)))
 
 
 def _of_file(path: Path, config: TrainConfig) -> Resumption:
