@@ -150,14 +150,20 @@ def outcome(overrides: tuple[str, ...], *more: str) -> subprocess.CompletedProce
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
-def ended_early(number: signal.Signals = signal.SIGTERM, overrides: tuple[str, ...] = STEADY) -> str:
-    """A run that a signal has ended; its ID."""
+def under_way(overrides: tuple[str, ...]) -> tuple[subprocess.Popen[str], str]:
+    """A training that has begun and will not end by itself, and its run's ID."""
     process = process_of(*overrides, "trainer.episodes=100000")
     for line in process.stdout:
         if line.startswith("run "):
             run_id = line.split()[1]
         if "untrained" in line:
             break
+    return process, run_id
+
+
+def ended_early(number: signal.Signals = signal.SIGTERM, overrides: tuple[str, ...] = STEADY) -> str:
+    """A run that a signal has ended; its ID."""
+    process, run_id = under_way(overrides)
     time.sleep(0.5)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -314,12 +320,7 @@ def test_what_cannot_be_gone_on_with_is_said(named: str, message: str) -> None:
 
 
 def test_a_run_that_goes_on_elsewhere_is_left_alone() -> None:
-    process = process_of(*STEADY, "trainer.episodes=100000")
-    for line in process.stdout:
-        if line.startswith("run "):
-            live = line.split()[1]
-        if "untrained" in line:
-            break
+    process, live = under_way(STEADY)
     try:
         beside = train([*SHORT, "trainer.resume=auto"])
         assert beside.run_id != live
