@@ -7,6 +7,7 @@ configuration is checked before Hydra makes folders and before torch or mlflow a
 import copy
 import re
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -18,7 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -33,13 +34,14 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def main(command: str, schema: type[Any], job: str) -> None:
+def main(command: str, schema: type[Any], job: str, sweep: str | None = None) -> None:
     """Runs a command as a Hydra application.
 
     Args:
         command: Name of its primary YAML file in ``conf/``.
         schema: Dataclass of its configuration.
         job: Module that does the work, by ``check(config)`` and ``run(config)``; imported late.
+        sweep: Module that does many of them, by ``run(overrides)``; None for Hydra's own way.
     """
 
     def task(config: DictConfig) -> None:
@@ -52,7 +54,10 @@ def main(command: str, schema: type[Any], job: str) -> None:
 
     endings.interrupt_on_signals()
     try:
-        _check_command_line(command, schema, job)
+        arguments = _check_command_line(command, schema, job)
+        if sweep is not None and arguments.multirun and not _only_shows(arguments):
+            _sweep(command, sweep, arguments.overrides)
+            return
         # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
         hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
     except KeyboardInterrupt:
@@ -60,12 +65,29 @@ def main(command: str, schema: type[Any], job: str) -> None:
         sys.exit(INTERRUPTED)
 
 
-def _check_command_line(command: str, schema: type[Any], job: str) -> None:
-    """Ends the program with one message where the job could not start."""
+def _sweep(command: str, sweep: str, overrides: list[str]) -> None:
+    try:
+        import_module(sweep).run(overrides)
+    except (UserError, OSError) as error:
+        sys.exit(_message(command, error))
+
+
+def _only_shows(arguments: Namespace) -> bool:
+    return bool(
+        arguments.help
+        or arguments.hydra_help
+        or arguments.info
+        or arguments.cfg
+        or arguments.shell_completion
+    )
+
+
+def _check_command_line(command: str, schema: type[Any], job: str) -> Namespace:
+    """The command line; ends the program with one message where the job could not start."""
     arguments = get_args_parser().parse_args()
-    only_shown = arguments.help or arguments.hydra_help or arguments.info or arguments.cfg
+    only_shown = _only_shows(arguments)
     if arguments.shell_completion:
-        return
+        return arguments
     try:
         for overrides in _jobs(arguments.overrides, arguments.multirun):
             if only_shown:
@@ -76,9 +98,10 @@ def _check_command_line(command: str, schema: type[Any], job: str) -> None:
     except UserError as error:
         print(_message(command, error), file=sys.stderr)
         sys.exit(USAGE_ERROR)
+    return arguments
 
 
-def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[[], Any]:
+def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[..., Any]:
     """The work of a command under some overrides, checked and ready to run.
 
     Raises:
@@ -92,8 +115,13 @@ def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str
     return partial(module.run, settings)
 
 
-def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
+def compose_config(command: str, overrides: Sequence[str], with_hydra: bool = False) -> DictConfig:
     """The configuration of a command under some overrides, as Hydra composes it.
+
+    Args:
+        command: Name of its primary YAML file.
+        overrides: The settings.
+        with_hydra: Whether Hydra's own configuration is part of it.
 
     Raises:
         UserError: An override names no group, option or key, or cannot be parsed.
@@ -103,7 +131,7 @@ def compose_config(command: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module(version_base="1.3", config_module="atheria.conf"):
-            return compose(command, overrides=list(overrides))
+            return compose(command, overrides=list(overrides), return_hydra_config=with_hydra)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(command, overrides, error)) from None
     finally:
@@ -148,9 +176,11 @@ def _jobs(overrides: list[str], multirun: bool) -> list[list[str]]:
 
 
 def _values(override: Override) -> list[str]:
+    key, value = override.get_key_element(), override.value()
+    if isinstance(value, IntervalSweep):
+        return [f"{key}={value.start}", f"{key}={value.end}"]
     if not override.is_discrete_sweep():
         return [str(override.input_line)]
-    key = override.get_key_element()
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 

@@ -197,6 +197,138 @@ class TrackingConfig:
 
 
 @dataclass(config=SCHEMA, frozen=True)
+class SweepConfig:
+    """What holds a sweep's runs together.
+
+    Attributes:
+        name: Its name, and that of its folder; the same command under the same name goes on with it. None
+            for a name that is made of the command's settings.
+        metric: What its runs are compared by, as their best checkpoint was evaluated.
+        direction: Which of its values is the better one.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[\w-][\w.-]*$")] | None
+    metric: Annotated[str, Field(pattern=r"^eval/.+")]
+    direction: Literal["minimize", "maximize"]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class LocalLauncherConfig:
+    """Jobs of a sweep on this machine.
+
+    Attributes:
+        cores: Processor cores of a job.
+        gpus: GPUs of a job, of those that this machine has.
+        parallel: Jobs at once; None for as many as the cores and the GPUs are enough for.
+    """
+
+    name: Literal["local"]
+    cores: Positive
+    gpus: Annotated[int, Field(ge=0)]
+    parallel: Positive | None
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class SlurmLauncherConfig:
+    """Jobs of a sweep as tasks of SLURM job arrays.
+
+    Attributes:
+        cores: Processor cores of a process.
+        memory_gb: Memory of a job, GiB.
+        gpus: GPUs of a job.
+        processes: Processes of a job, which train one run together.
+        minutes: Longest time of a job.
+        parallel: Jobs at once.
+        requeue: How often a job that ran out of time is queued again; one that is preempted always is.
+        notice_seconds: How long before its end a job is told to save.
+        partition: Where it is queued; None for the cluster's default, as for the next three.
+        account: Who pays.
+        qos: Quality of service.
+        constraint: Features that a node must have.
+        setup: Lines of shell before each job.
+        options: Further options of sbatch.
+    """
+
+    name: Literal["slurm"]
+    cores: Positive
+    memory_gb: Annotated[float, Field(gt=0)]
+    gpus: Annotated[int, Field(ge=0)]
+    processes: Positive
+    minutes: Positive
+    parallel: Positive
+    requeue: Annotated[int, Field(ge=0)]
+    notice_seconds: Positive
+    partition: str | None
+    account: str | None
+    qos: str | None
+    constraint: str | None
+    setup: list[str]
+    options: dict[str, Any]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class RayLauncherConfig:
+    """Jobs of a sweep as Ray tasks.
+
+    Attributes:
+        address: Of a Ray cluster, or ``auto``; None starts Ray on this machine.
+        cores: Processor cores of a job.
+        memory_gb: Memory that a job reserves, GiB; None for none.
+        gpus: GPUs of a job, or a part of one.
+        parallel: Jobs at once; None for as many as fit.
+    """
+
+    name: Literal["ray"]
+    address: str | None
+    cores: Positive
+    memory_gb: Annotated[float, Field(gt=0)] | None
+    gpus: Annotated[float, Field(ge=0)]
+    parallel: Positive | None
+
+
+LauncherConfig = LocalLauncherConfig | SlurmLauncherConfig | RayLauncherConfig
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class GridConfig:
+    """Every combination of the values that are swept over.
+
+    Attributes:
+        params: Further keys that are swept over, as on the command line.
+    """
+
+    name: Literal["grid"]
+    params: dict[str, Any]
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class OptunaConfig:
+    """A search by Optuna; see `atheria.sweeps.search`.
+
+    Attributes:
+        params: Further keys that are searched over, as on the command line.
+        trials: How many points are tried in all.
+        sampler: How the next point is chosen.
+        pruner: By which rule hopeless runs end early; ``none`` for never.
+        startup: Trials that are drawn at random first, and never pruned.
+        storage: Where Optuna keeps the search, an SQLAlchemy URL; None for a file in the sweep's folder.
+        seed: Of the sampler.
+    """
+
+    name: Literal["optuna"]
+    params: dict[str, Any]
+    trials: Positive
+    sampler: Literal["tpe", "random", "gp"]
+    pruner: Literal["median", "hyperband", "halving", "none"]
+    startup: Annotated[int, Field(ge=0)]
+    storage: str | None
+    seed: Seed
+
+
+SweeperConfig = GridConfig | OptunaConfig
+
+
+@dataclass(config=SCHEMA, frozen=True)
 class TrainConfig:
     """Everything that a training run is told."""
 
@@ -206,6 +338,7 @@ class TrainConfig:
     initial_state: InitialStateConfig
     trainer: TrainerConfig
     tracking: TrackingConfig
+    sweep: SweepConfig
     seed: Seed
     device: str
     output: str

@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -33,6 +33,13 @@ class Stopped(KeyboardInterrupt):
         self.status = status
 
 
+class Pruned(Stopped):
+    """A search has found a run hopeless."""
+
+    def __init__(self) -> None:
+        super().__init__(KILLED)
+
+
 def status_of(error: BaseException | None) -> str:
     """The status of a run that ended with an error, or with None."""
     if error is None:
@@ -43,10 +50,21 @@ def status_of(error: BaseException | None) -> str:
 
 
 class StopRequest:
-    """Whether a signal has asked to end, and what the run then ends as."""
+    """Whether a signal has asked to end, and what the run then ends as.
 
-    def __init__(self) -> None:
+    Args:
+        is_preempted: Asked at SIGTERM: whether a scheduler sent it that will start the run again.
+    """
+
+    def __init__(self, is_preempted: Callable[[], bool] = lambda: False) -> None:
         self.status: str | None = None
+        self.is_preempted = is_preempted
+
+    def note(self, number: int) -> None:
+        """Notes a signal. Schedulers may send several, of which one says that the run will go on."""
+        if self.status != REQUEUED:
+            will_go_on = number == signal.SIGTERM and self.is_preempted()
+            self.status = REQUEUED if will_go_on else _ENDS[signal.Signals(number)]
 
     def heed(self) -> None:
         """Raises Stopped where a signal came; called where everything is saved."""
@@ -54,16 +72,41 @@ class StopRequest:
             raise Stopped(self.status)
 
 
+_of_process = StopRequest()
+"""What has asked this process to end; once something has, it is cleaning up and hears only Ctrl-C."""
+
+
+def interrupt_on_signals(is_preempted: Callable[[], bool] = lambda: False) -> None:
+    """Lets every signal that ends a run interrupt as Ctrl-C does: a command that is told to end cleans up.
+
+    Args:
+        is_preempted: See `StopRequest`.
+    """
+    global _of_process
+    _of_process = request = StopRequest(is_preempted)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if request.status is None:
+            request.note(number)
+            request.heed()
+
+    for number in _ENDS:
+        if number != signal.SIGINT:
+            signal.signal(number, stop)
+
+
 @contextmanager
 def at_step_boundary() -> Iterator[StopRequest]:
-    """While it lasts, a first signal only sets the request; a second one interrupts at once."""
-    request = StopRequest()
+    """While it lasts, signals only set the request; SIGINT after another signal interrupts at once."""
+    request = StopRequest(_of_process.is_preempted)
 
     def note(number: int, frame: FrameType | None) -> None:
-        if request.status is not None:
+        is_first = request.status is None
+        if number == signal.SIGINT and not is_first:
             raise KeyboardInterrupt
-        request.status = _ENDS[signal.Signals(number)]
-        os.write(_STDERR, b"\nending after this episode, once it is saved; again to end at once\n")
+        request.note(number)
+        if is_first:
+            os.write(_STDERR, b"\nending after this episode, once it is saved; Ctrl-C ends at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread receives signals
@@ -72,19 +115,9 @@ def at_step_boundary() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        _of_process.status = request.status
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def interrupt_on_signals() -> None:
-    """Lets every signal that ends a run interrupt as Ctrl-C does: a command that is told to end cleans up."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped(_ENDS[signal.Signals(number)])
-
-    for number in _ENDS:
-        if number != signal.SIGINT:
-            signal.signal(number, stop)
 
 
 def this_process() -> str:

@@ -15,7 +15,7 @@ from atheria.delivery import waiting
 from atheria.files import short
 from atheria.keeping import FOLDER, LAST
 from atheria.progress import warn
-from atheria.runs import PROCESS_TAG, flatten
+from atheria.runs import POINT_TAG, PROCESS_TAG, SWEEP_TAG, flatten, go_on_with
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import MissingRunError, OutageError, Store, StoredRun
 from atheria.trainer import cosine_at
@@ -24,7 +24,7 @@ CONFIGURATION_TAG = "atheria.config.sha256"
 """Digest of all settings that make two runs the same experiment; see `fingerprint`."""
 
 _OF_SCHEDULE = {"trainer.scheduler", "trainer.lr", "trainer.optimizer"}
-_NOT_COMPARED = ("device", "output", "tracking", "trainer.episodes", "trainer.resume")
+_NOT_COMPARED = ("device", "output", "sweep", "tracking", "trainer.episodes", "trainer.resume")
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Resumption:
     def changes(self, settings: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         """The settings that differ from those of the checkpoint, by dotted key: before and now."""
         before, now = (
-            _compared(values, ("device", "output", "trainer.resume"))
+            _compared(values, ("device", "output", "sweep", "trainer.resume"))
             for values in (self.state["config"], settings)
         )
         return {
@@ -112,17 +112,32 @@ def fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def find(config: TrainConfig) -> Resumption | None:
+def point_digest(settings: Mapping[str, Any]) -> str:
+    """Digest of the settings of a run of a sweep, by which it is known in it.
+
+    Unlike by `fingerprint`, runs differ that are trained for longer or on another device.
+    """
+    text = json.dumps(_compared(settings, ("output", "sweep", "tracking", "trainer.resume")), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find(config: TrainConfig, point: Mapping[str, str] | None = None) -> Resumption | None:
     """What ``trainer.resume`` names; None for a new run.
+
+    Args:
+        config: The settings.
+        point: Tags that the run of a sweep's point bears, which goes on where there is one.
 
     Raises:
         UserError: There is no such run or checkpoint, or its law is another one.
     """
     wanted = config.trainer.resume
-    if wanted is None:
+    if point is not None:
+        found = _latest(config, point)
+    elif wanted is None:
         return None
-    if wanted == "auto":
-        found = _latest(config)
+    elif wanted == "auto":
+        found = _latest(config, {CONFIGURATION_TAG: fingerprint(asdict(config))})
     elif wanted.endswith(".pth") or Path(wanted).exists():
         found = _of_file(Path(wanted), config)
     else:
@@ -146,20 +161,7 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
             path = stored.download(f"{FOLDER}/{name}", Path(temporary))
             checkpoint.load(path)
             checkpoint.write(path.read_bytes(), folder / FOLDER / name)  # with its digest
-    earlier = journal.Earlier(stored.last_steps())
-    identity = journal.Identity(
-        stored.id,
-        without_credentials(stored.uri),
-        stored.experiment,
-        stored.name,
-        stored.started,
-        {CONFIGURATION_TAG: stored.tag(CONFIGURATION_TAG) or ""},
-    )
-    records = journal.Journal(folder)
-    records.append(earlier)
-    records.close()
-    journal.write_delivered(folder, journal.Delivered(stored.run_id, journal.delivered(folder).offset))
-    journal.write_identity(folder, identity)  # last: with it, the folder is the run's
+    go_on_with(stored, folder, (CONFIGURATION_TAG, SWEEP_TAG, POINT_TAG))
     return folder
 
 
@@ -168,9 +170,9 @@ def home(config: TrainConfig) -> Path:
     return Path(config.output).absolute() / "runs"
 
 
-def _latest(config: TrainConfig) -> Resumption | None:
-    """Of the latest unfinished run of the same settings; else of the latest finished one."""
-    runs = [run for run in _known(config) if not _is_live(run)]
+def _latest(config: TrainConfig, tags: Mapping[str, str]) -> Resumption | None:
+    """Of the latest unfinished run with some tags; else of the latest finished one."""
+    runs = [run for run in _known(config, tags) if not _is_live(run)]
     unfinished = [run for run in runs if run.status != endings.FINISHED]
     for run in [*unfinished, *(run for run in runs if run.status == endings.FINISHED)]:
         if found := _of_run(run, config):
@@ -266,20 +268,19 @@ def _names(folder: Path) -> set[str | None]:
     return {folder.name, journal.identity(folder).id, journal.delivered(folder).run_id}
 
 
-def _known(config: TrainConfig) -> list[Known]:
-    """The runs of the same settings in the same store, the latest first."""
+def _known(config: TrainConfig, tags: Mapping[str, str]) -> list[Known]:
+    """The runs with some tags in the configured store, the latest first."""
     uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
-    digest = fingerprint(asdict(config))
-    stored, answers = _stored(config, uri, digest)
+    stored, answers = _stored(config, uri, tags)
     found = {run.id: Known(run.id, run.started, run.status, None, run) for run in stored}
     for folder in journal.folders(Path(config.output)):
         identity = journal.identity(folder)
         in_store = found[identity.id].stored if identity.id in found else None
         same_store = identity.store == (None if uri is None else without_credentials(uri))
-        same_settings = identity.tags.get(CONFIGURATION_TAG) == digest
-        if in_store is None and answers and same_store and same_settings and _is_deleted(folder, uri):
+        is_meant = tags.items() <= identity.tags.items()
+        if in_store is None and answers and same_store and is_meant and _is_deleted(folder, uri):
             continue
-        if in_store is not None or (same_store and same_settings):
+        if in_store is not None or (same_store and is_meant):
             found[identity.id] = _together(folder, in_store)
     return sorted(found.values(), key=lambda run: -run.started)
 
@@ -298,15 +299,16 @@ def _is_deleted(folder: Path, uri: str | None) -> bool:
     return False
 
 
-def _stored(config: TrainConfig, uri: str | None, digest: str) -> tuple[list[StoredRun], bool]:
-    """The runs in the store, and whether it has answered."""
+def _stored(config: TrainConfig, uri: str | None, tags: Mapping[str, str]) -> tuple[list[StoredRun], bool]:
+    """The runs with some tags in the store, and whether it has answered."""
     if uri is None or config.tracking.mode != "online":
         return [], False
     file = sqlite_file(uri)
     if file is not None and not file.is_file():
         return [], False
     try:
-        return Store(uri, create=False).runs(f"tags.`{CONFIGURATION_TAG}` = '{digest}'"), True
+        wanted = " and ".join(f"tags.`{key}` = '{value}'" for key, value in tags.items())
+        return Store(uri, create=False).runs(wanted), True
     except OutageError as error:
         warn(f"{error}; only the runs in '{config.output}' can be gone on with")
         return [], False

@@ -16,11 +16,23 @@ from atheria.files import atomically, short
 from atheria.journal import Artifact, Identity, Journal, LastSteps, Metrics, Params, Record, Status, Tags
 from atheria.progress import warn
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
-from atheria.tracking import LONGEST_VALUE, MOST_METRICS, MOST_PARAMS, PARENT_TAG, OutageError, Store
+from atheria.tracking import (
+    LONGEST_VALUE,
+    MOST_METRICS,
+    MOST_PARAMS,
+    PARENT_TAG,
+    OutageError,
+    Store,
+    StoredRun,
+)
 
 PROCESS_TAG = "atheria.process"
 """The process that logs a run, as `atheria.endings.this_process` marks it."""
 ERROR_TAG = "atheria.error"
+SWEEP_TAG = "atheria.sweep"
+"""Of a sweep's run and of its children: the sweep's name."""
+POINT_TAG = "atheria.sweep.point"
+"""Of a child: digest of its settings."""
 TRACEBACK = "error.txt"
 
 _PATIENCE, _FILE_PATIENCE = 10.0, 60.0
@@ -116,7 +128,12 @@ class LoggedRun:
 
 @contextmanager
 def start_run(
-    tracking: TrackingConfig, home: Path, name: str, tags: Mapping[str, str], parent: str | None = None
+    tracking: TrackingConfig,
+    home: Path,
+    name: str,
+    tags: Mapping[str, str],
+    parent: str | None = None,
+    folder_name: str | None = None,
 ) -> Iterator[LoggedRun]:
     """A new run; see `endings` for what it ends as.
 
@@ -126,6 +143,7 @@ def start_run(
         name: The name otherwise.
         tags: Further tags.
         parent: ID of the run that it is a child of.
+        folder_name: Of its folder; None for its ID.
 
     Raises:
         UserError: The store cannot be used. One that gives no answer can: the run is logged locally.
@@ -145,7 +163,7 @@ def start_run(
     store, run_id = None, None
     if uri is not None and tracking.mode == "online":
         store, run_id = _create(uri, identity)
-    folder = home.absolute() / (run_id or identity.id)
+    folder = home.absolute() / (folder_name or run_id or identity.id)
     journal.write_identity(folder, identity)
     journal.write_delivered(folder, journal.Delivered(run_id))
     with _logged(LoggedRun(folder, uri, store, deliver=tracking.mode == "online")) as run:
@@ -164,6 +182,38 @@ def reopen_run(tracking: TrackingConfig, folder: Path) -> Iterator[LoggedRun]:
         run.set_status(endings.RUNNING)
         run.set_tag(PROCESS_TAG, endings.this_process())
         yield run
+
+
+def go_on_with(stored: StoredRun, folder: Path, tags: Sequence[str] = ()) -> None:
+    """Begins a folder for a run that only its store knows, so that it can be reopened here.
+
+    Args:
+        stored: The run.
+        folder: The folder.
+        tags: Those of its tags that it shall be known by here too.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    records = Journal(folder)
+    records.append(journal.Earlier(stored.last_steps()))
+    records.close()
+    journal.write_delivered(folder, journal.Delivered(stored.run_id, journal.delivered(folder).offset))
+    known_by = {key: value for key in tags if (value := stored.tag(key)) is not None}
+    store = without_credentials(stored.uri)
+    identity = Identity(stored.id, store, stored.experiment, stored.name, stored.started, known_by)
+    journal.write_identity(folder, identity)  # last: with it, the folder is the run's
+
+
+def fail_run(tracking: TrackingConfig, folder: Path, error: str) -> None:
+    """Ends a run whose process was lost, as FAILED.
+
+    Raises:
+        UserError: A process logs it.
+    """
+    uri = None if tracking.mode == "off" else store_uri(tracking.uri)
+    run = LoggedRun(folder, uri, None, deliver=tracking.mode == "online")
+    run.set_tag(ERROR_TAG, error)
+    run.set_status(endings.FAILED)
+    run.close()
 
 
 def send_rest(tracking: TrackingConfig, folder: Path) -> None:

@@ -94,8 +94,11 @@ class Store:
             experiment = self._experiment(identity.experiment)
             if known := self._of_identity(identity.id, [experiment]):
                 return str(known[0].info.run_id)
+            tags = {**identity.tags, ID_TAG: identity.id}
+            if (parent := tags.get(PARENT_TAG)) and (known_parent := self._run(parent)):
+                tags[PARENT_TAG] = known_parent.info.run_id  # the child may know it by its own ID only
             created = self._client.create_run(
-                experiment, start_time=identity.started, tags=_tags_of(identity), run_name=identity.name
+                experiment, start_time=identity.started, tags=tags, run_name=identity.name
             )
             return str(created.info.run_id)
 
@@ -389,10 +392,6 @@ def _alone(database: Path) -> Iterator[None]:
         yield
     finally:
         os.close(folder)
-
-
-def _tags_of(identity: journal.Identity) -> dict[str, str]:
-    return {**identity.tags, ID_TAG: identity.id}
 
 
 @contextmanager

@@ -29,4 +29,4 @@ def train(overrides: Sequence[str] = ()) -> "TrainedRun":
 
 
 if __name__ == "__main__":
-    main("train", TrainConfig, JOB)
+    main("train", TrainConfig, JOB, sweep="atheria.jobs.sweep")

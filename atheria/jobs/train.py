@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from omegaconf import OmegaConf
@@ -25,6 +25,27 @@ from atheria.trainer import Trainer
 from atheria.transfer import initialise
 
 PICTURE_FRAMES = 8
+PRUNED_TAG = "atheria.pruned"
+
+
+class Part(Protocol):
+    """The part of a run in a sweep.
+
+    Attributes:
+        name: What the run is called.
+        parent: ID of the sweep's run; None where that is not tracked.
+        tags: What the run is known by in the sweep.
+    """
+
+    name: str
+    parent: str | None
+    tags: dict[str, str]
+
+    def started(self, run_id: str, folder: Path) -> None:
+        """Hears which run it is."""
+
+    def evaluated(self, episode: int, metrics: dict[str, float]) -> None:
+        """Hears the metrics ``eval/...`` after an episode; may raise `atheria.endings.Pruned`."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +75,26 @@ def check(config: TrainConfig) -> None:
     _build(config)
 
 
-def run(config: TrainConfig) -> TrainedRun:
+def run(config: TrainConfig, part: Part | None = None) -> TrainedRun:
     """Trains a law, logs the run, exports the best law.
+
+    Args:
+        config: The settings.
+        part: The run's part in a sweep, where it has one.
 
     Raises:
         UserError: The configuration does not fit together, the store cannot be used, or the loss
             diverged.
     """
-    found = resume.find(config)
+    found = resume.find(config, part.tags if part else None)
     if found is not None and found.is_finished:
         return _finished(found, config)
     trainer, origin_of_weights = _build(config, found)
-    settings = {key: value for key, value in asdict(config).items() if key != "tracking"}  # no credentials
-    with _start(config, settings, found) as logged:
+    unsaid = ("tracking", "sweep")  # credentials; what a run is called beside others
+    settings = {key: value for key, value in asdict(config).items() if key not in unsaid}
+    with _start(config, settings, found, part) as logged:
+        if part is not None:
+            part.started(logged.run_id, logged.folder)
         at = f"  ({shown(logged.uri)})" if logged.uri else "  (not tracked)"
         print(f"run       {logged.run_id}{at}", flush=True)
         print(f"training  {_summary(config, trainer.law)}", flush=True)
@@ -77,8 +105,10 @@ def run(config: TrainConfig) -> TrainedRun:
         checkpoints = Checkpoints(logged.folder, config.trainer.keep_best)
         try:
             untrained = found.state["metrics"]["untrained"] if found is not None else None
-            _fit(trainer, config, logged, checkpoints, settings, untrained)
+            _fit(trainer, config, logged, checkpoints, settings, untrained, part)
         except KeyboardInterrupt as end:
+            if isinstance(end, endings.Pruned):
+                logged.set_tag(PRUNED_TAG, f"at episode {trainer.episode}")
             if isinstance(end, endings.Stopped):
                 print(f"saved     episode {trainer.episode}")
             print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
@@ -93,7 +123,9 @@ def run(config: TrainConfig) -> TrainedRun:
 
 
 @contextmanager
-def _start(config: TrainConfig, settings: dict[str, Any], found: Resumption | None) -> Iterator[LoggedRun]:
+def _start(
+    config: TrainConfig, settings: dict[str, Any], found: Resumption | None, part: Part | None
+) -> Iterator[LoggedRun]:
     """The run, new or again, with its settings logged."""
     if found is not None and found.run is not None:
         with reopen_run(config.tracking, resume.local_copy(found.run, config)) as logged:
@@ -101,7 +133,11 @@ def _start(config: TrainConfig, settings: dict[str, Any], found: Resumption | No
         return
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
     tags = {"atheria.kind": "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
-    with start_run(config.tracking, resume.home(config), name, tags) as logged:
+    parent = None
+    if part is not None:
+        name, parent = part.name, part.parent
+        tags |= part.tags
+    with start_run(config.tracking, resume.home(config), name, tags, parent) as logged:
         logged.log_params(settings)
         _log_config(logged, settings)
         yield logged
@@ -184,6 +220,7 @@ def _fit(
     checkpoints: Checkpoints,
     settings: dict[str, Any],
     untrained: dict[str, float] | None,
+    part: Part | None,
 ) -> None:
     """Trains to the last episode, or to the one in which it is told to end."""
     plan = config.trainer
@@ -206,6 +243,7 @@ def _fit(
         for_export = {**state(evaluated), "pool": None}  # going on needs the last one
         _log_files(logged, checkpoints.offer_best(for_export, evaluated["eval/selection"]))
 
+    evaluated: dict[str, float] = {}
     progress = Progress(plan.episodes, "episode", trainer.episode)
     if untrained is None:
         _log_files(logged, checkpoints.save_last(state({})))
@@ -218,7 +256,8 @@ def _fit(
             logged.log(metrics, step=trainer.episode)
             progress.advance(_shown(metrics))
             ends = trainer.episode == plan.episodes
-            if trainer.episode % plan.eval_every == 0 or ends:
+            is_evaluated = trainer.episode % plan.eval_every == 0 or ends
+            if is_evaluated:
                 evaluated = evaluate()
                 trainer.step_scheduler(evaluated["eval/selection"])
                 progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
@@ -226,6 +265,8 @@ def _fit(
             if trainer.episode % plan.checkpoint_every == 0 or ends or stop.status:
                 _log_files(logged, checkpoints.save_last(state(metrics)))
             stop.heed()
+            if is_evaluated and part is not None:
+                part.evaluated(trainer.episode, evaluated)
     progress.close()
     if not checkpoints.has_best:
         keep_if_best(evaluate())

@@ -1,0 +1,1 @@
+"""Many runs as one: the points of a sweep, where they run, and what came of them."""

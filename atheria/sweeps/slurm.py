@@ -1,0 +1,182 @@
+"""Jobs as tasks of SLURM job arrays, by submitit."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, UncompletedJobError
+from submitit.helpers import DelayedSubmission
+from submitit.slurm.slurm import SlurmInfoWatcher
+
+from atheria import endings
+from atheria.config import SlurmLauncherConfig, UserError
+from atheria.files import atomically
+from atheria.sweeps.launcher import Ended
+from atheria.sweeps.points import Outcome, Point
+
+FOLDER, JOBS = "slurm", "jobs.json"
+
+_BETWEEN_LOOKS = 1.0
+"""Seconds between looks for word from the jobs, which are files."""
+_BETWEEN_QUESTIONS = 30
+"""Seconds between questions to SLURM's accounting, at most; soon after a submission they are fewer."""
+_PATIENCE = 10.0
+"""Seconds that the word of a job may take to come through a network's file system."""
+_UNFINISHED = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED")
+
+
+class SlurmLauncher:
+    """See `atheria.sweeps.launcher.Launcher`.
+
+    Points whose jobs an earlier command has queued, and that are still there, are not queued again.
+
+    Args:
+        config: What sbatch is told.
+        folder: The sweep's folder, which every node sees.
+
+    Raises:
+        UserError: There is no SLURM here, or it takes no such jobs.
+    """
+
+    def __init__(self, config: SlurmLauncherConfig, folder: str) -> None:
+        self.slots = config.parallel
+        self._folder = Path(folder) / FOLDER
+        try:
+            self._executor = submitit.SlurmExecutor(self._folder, max_num_timeout=config.requeue)
+        except RuntimeError:
+            raise UserError(
+                "hydra/launcher=slurm needs SLURM's commands (sbatch, srun), which are not here; start the "
+                "sweep on a login node of the cluster"
+            ) from None
+        name = f"atheria-{Path(folder).name}"
+        self.how_to_end: str | None = f"scancel --name={name}"
+        wanted = {
+            "job_name": name,
+            "cpus_per_task": config.cores,
+            "mem": f"{int(config.memory_gb * 1024)}MB",
+            "gpus_per_node": config.gpus or None,
+            "ntasks_per_node": config.processes,
+            "time": config.minutes,
+            "array_parallelism": config.parallel,
+            "signal_delay_s": config.notice_seconds,
+            "partition": config.partition,
+            "account": config.account,
+            "qos": config.qos,
+            "constraint": config.constraint,
+            "setup": config.setup or None,
+            "stderr_to_stdout": True,
+            "additional_parameters": {"requeue": True, **config.options},
+        }
+        self._executor.update_parameters(**{key: value for key, value in wanted.items() if value is not None})
+        submitit.SlurmJob.watcher = SlurmInfoWatcher(delay_s=_BETWEEN_QUESTIONS)
+        self._jobs: dict[str, tuple[Point, submitit.Job[Any]]] = {}
+        self._silent_since: dict[str, float] = {}
+
+    def submit(self, points: Sequence[Point]) -> None:
+        """Queues them as one array."""
+        known = self._known_jobs()
+        fresh = []
+        for point in points:
+            job = self._still_there(known.get(point.digest))
+            if job is None:
+                fresh.append(point)
+            else:
+                self._jobs[point.digest] = point, job
+        for point in fresh:
+            point.begin()
+        if not fresh:
+            return
+        try:
+            jobs = self._executor.map_array(_Job, [point.folder for point in fresh])
+        except FailedJobError as error:
+            raise UserError(f"SLURM takes no such job: {_last_line(error)}") from None
+        for point, queued in zip(fresh, jobs, strict=True):
+            self._jobs[point.digest] = point, queued
+            known[point.digest] = queued.job_id
+        text = json.dumps(known, indent=2) + "\n"
+        atomically(self._folder / JOBS, lambda file: file.write_text(text))
+
+    def wait(self, seconds: float) -> list[Ended]:
+        """Those that have left word, or are gone without."""
+        until = time.monotonic() + seconds
+        while not (ended := self._ended()) and time.monotonic() < until:
+            time.sleep(min(_BETWEEN_LOOKS, seconds))
+        for point, _ in ended:
+            del self._jobs[point.digest]
+        return ended
+
+    def stop(self) -> list[Point]:
+        """Nothing: they stay in the queue."""
+        return []
+
+    def close(self) -> None:
+        """Nothing: they stay in the queue."""
+
+    def _ended(self) -> list[Ended]:
+        found: list[Ended] = []
+        for digest, (point, job) in self._jobs.items():
+            if Outcome.of(point) is not None:
+                found.append((point, None))
+            elif not job.watcher.is_done(job.job_id):
+                self._silent_since.pop(digest, None)
+            elif time.monotonic() - self._silent_since.setdefault(digest, time.monotonic()) > _PATIENCE:
+                found.append((point, f"SLURM: job {job.job_id} is {job.state}"))
+        return found
+
+    def _known_jobs(self) -> dict[str, str]:
+        path = self._folder / JOBS
+        known: dict[str, str] = json.loads(path.read_text()) if path.is_file() else {}
+        return known
+
+    def _still_there(self, job_id: str | None) -> "submitit.Job[Any] | None":
+        if job_id is None:
+            return None
+        job: submitit.Job[Any] = submitit.SlurmJob(self._folder, job_id)
+        return job if job.watcher.get_state(job_id) in _UNFINISHED else None
+
+
+class _Job:
+    """The function of a job, as submitit wants it: one that can be queued again.
+
+    Args:
+        folder: The point's.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+
+    def __call__(self) -> None:
+        from atheria.sweeps import worker
+
+        queue_again: Any = signal.getsignal(signal.SIGUSR2)  # submitit's
+        outcome = worker.run(Path(self._folder), _is_preempted)
+        if outcome.status == endings.REQUEUED:
+            try:
+                queue_again(signal.SIGUSR2, None)
+            except UncompletedJobError as error:
+                given_up = replace(
+                    outcome, status=endings.FAILED, error=f"{error}; see hydra.launcher.requeue"
+                )
+                given_up.save(Point.load(Path(self._folder)))
+
+    def checkpoint(self) -> DelayedSubmission:
+        """What is queued again: the same, since the run has its own checkpoints."""
+        return DelayedSubmission(self)
+
+
+def _is_preempted() -> bool:
+    """Whether SLURM still counts this job as running; scancel, which sends SIGTERM too, does not."""
+    asked = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() == "RUNNING"
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]

@@ -1,0 +1,132 @@
+"""What a job of a sweep does: it trains one point, and leaves word of what became of it."""
+
+import fcntl
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from atheria import endings
+from atheria.cli import configure
+from atheria.config import TrainConfig
+from atheria.jobs.train import TrainedRun
+from atheria.runs import POINT_TAG, SWEEP_TAG
+from atheria.stores import without_credentials
+from atheria.sweeps.points import LOCK, Outcome, Point, Started
+
+JOB = "atheria.jobs.train"
+
+
+class Part:
+    """The part of a point's run in its sweep; see `atheria.jobs.train.Part`.
+
+    Args:
+        point: The point.
+    """
+
+    def __init__(self, point: Point) -> None:
+        self.name = point.label
+        self.parent = point.parent
+        self.tags = {SWEEP_TAG: point.sweep, POINT_TAG: point.digest}
+        self._point = point
+
+    def started(self, run_id: str, folder: Path) -> None:
+        """Notes the run, so that it is known even if this process is killed."""
+        Started(run_id, str(folder)).save(self._point)
+
+    def evaluated(self, episode: int, metrics: dict[str, float]) -> None:
+        """Tells the search, which may end the run."""
+        if self._point.trial is None:
+            return
+        from atheria.sweeps import trials
+
+        if trials.is_hopeless(self._point.trial, episode, metrics):
+            raise endings.Pruned
+
+
+def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outcome:
+    """Trains the point of a folder, or goes on with its run.
+
+    Args:
+        folder: The point's.
+        is_preempted: See `atheria.endings.StopRequest`.
+
+    Returns:
+        What became of it. One that will be started again, SCHEDULED, leaves no word in its folder.
+    """
+    endings.interrupt_on_signals(is_preempted)
+    point = Point.load(folder)
+    os.chdir(point.working_directory)
+    torch.set_num_threads(point.threads)
+    with _printing_to(point.log), _alone(folder):
+        earlier = Outcome.of(point)
+        if earlier is not None and earlier.status == endings.FINISHED:
+            return earlier  # by a process that was thought lost
+        outcome = _train(point)
+        if outcome.status != endings.REQUEUED:
+            outcome.save(point)
+        return outcome
+
+
+def _train(point: Point) -> Outcome:
+    began = time.monotonic()
+    metrics: dict[str, float] = {}
+    error: BaseException | None = None
+    try:
+        trained: TrainedRun = configure("train", TrainConfig, JOB, point.overrides)(Part(point))
+        metrics = trained.best
+    except BaseException as raised:  # the last frame of the job: whatever it was is its outcome
+        error = raised
+        if not isinstance(raised, KeyboardInterrupt):
+            traceback.print_exc()
+    started = Started.of(point)
+    status = endings.status_of(error)
+    return Outcome(
+        status,
+        started.run_id if started else None,
+        metrics,
+        time.monotonic() - began,
+        _first_line(error) if error is not None and status == endings.FAILED else None,
+        isinstance(error, endings.Pruned),
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    said = (str(error).splitlines() or [""])[0]
+    return without_credentials(f"{type(error).__name__}: {said}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Waits for another process that is at the same point: it may have outlived the sweep that started it."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _printing_to(path: Path) -> Iterator[None]:
+    """Sends what the process prints, libraries in other languages included, to the end of a file."""
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    before = [os.dup(number) for number in (1, 2)]
+    try:
+        _lead_to(log, log)
+        yield
+    finally:
+        _lead_to(*before)
+        for descriptor in (log, *before):
+            os.close(descriptor)
+
+
+def _lead_to(output: int, errors: int) -> None:
+    for stream, target, number in ((sys.stdout, output, 1), (sys.stderr, errors, 2)):
+        stream.flush()
+        os.dup2(target, number)
