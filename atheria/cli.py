@@ -101,7 +101,7 @@ def _check_command_line(command: str, schema: type[Any], job: str) -> Namespace:
     return arguments
 
 
-def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[..., Any]:
+def configure(command: str, schema: type[Any], job: str, overrides: Sequence[str]) -> Callable[[], Any]:
     """The work of a command under some overrides, checked and ready to run.
 
     Raises:

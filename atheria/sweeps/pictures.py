@@ -7,7 +7,7 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from atheria.film import save
-from atheria.sweeps.report import Report, Row
+from atheria.sweeps.report import Report, Row, brief
 
 MOST_BARS = 40
 _MAP = "viridis"
@@ -93,7 +93,7 @@ class _Axis:
         self.heights = [height[value] for value in values]
         ordered = sorted(height, key=lambda name: height[name])
         labelled = ordered if len(ordered) <= 8 else [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
-        self.ticks = {_brief(name): height[name] for name in labelled}
+        self.ticks = {brief(name): height[name] for name in labelled}
 
 
 def figure_colour(share: float) -> tuple[float, float, float, float]:
@@ -107,20 +107,13 @@ def figure_colour(share: float) -> tuple[float, float, float, float]:
 def _label(row: Row, report: Report) -> str:
     several = [key for key in report.varied if len({r.point.varied.get(key) for r in report.rows}) > 1]
     return (
-        "  ".join(f"{_short(key)}={_brief(row.point.varied.get(key, ''))}" for key in several)
+        "  ".join(f"{_short(key)}={brief(row.point.varied.get(key, ''))}" for key in several)
         or row.point.label
     )
 
 
 def _short(key: str) -> str:
     return key.rpartition(".")[2]
-
-
-def _brief(value: str) -> str:
-    try:
-        return f"{float(value):.4g}"
-    except ValueError:
-        return value if len(value) <= 24 else f"{value[:23]}…"
 
 
 def _better(report: Report) -> str:

@@ -106,7 +106,7 @@ class Report:
             title,
             *(
                 [
-                    *(row.point.varied.get(key, "") for key in self.varied),
+                    *(brief(row.point.varied.get(key, "")) for key in self.varied),
                     row.status,
                     UNFINISHED if (value := self.value(row)) is None else f"{value:.4g}",
                     (row.outcome.run_id if row.outcome else None) or UNFINISHED,
@@ -120,6 +120,14 @@ class Report:
         if value is None:
             return True, 0.0
         return False, -value if self.maximize else value
+
+
+def brief(value: str) -> str:
+    """A value as there is room for it: numbers to four digits, the beginning of what is long."""
+    try:
+        return f"{float(value):.4g}" if "." in value else value
+    except ValueError:
+        return value if len(value) <= 24 else f"{value[:23]}…"
 
 
 def as_text(table: Sequence[Sequence[str]]) -> str:

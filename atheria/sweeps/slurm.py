@@ -17,7 +17,7 @@ from submitit.slurm.slurm import SlurmInfoWatcher
 
 from atheria import endings
 from atheria.config import SlurmLauncherConfig, UserError
-from atheria.files import atomically
+from atheria.files import atomically, short
 from atheria.sweeps.launcher import Ended
 from atheria.sweeps.points import Outcome, Point
 
@@ -94,7 +94,8 @@ class SlurmLauncher:
         if not fresh:
             return
         try:
-            jobs = self._executor.map_array(_Job, [point.folder for point in fresh])
+            with self._executor.batch():
+                jobs = [self._executor.submit(_Job(point.folder)) for point in fresh]
         except FailedJobError as error:
             raise UserError(f"SLURM takes no such job: {_last_line(error)}") from None
         for point, queued in zip(fresh, jobs, strict=True):
@@ -127,7 +128,9 @@ class SlurmLauncher:
             elif not job.watcher.is_done(job.job_id):
                 self._silent_since.pop(digest, None)
             elif time.monotonic() - self._silent_since.setdefault(digest, time.monotonic()) > _PATIENCE:
-                found.append((point, f"SLURM: job {job.job_id} is {job.state}"))
+                found.append(
+                    (point, f"SLURM: job {job.job_id} is {job.state}; see {short(job.paths.stdout)}")
+                )
         return found
 
     def _known_jobs(self) -> dict[str, str]:

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import torch
 
-from atheria import endings
-from atheria.cli import configure
+from atheria import endings, resume
+from atheria.cli import compose_config, to_settings
 from atheria.config import TrainConfig
-from atheria.jobs.train import TrainedRun
-from atheria.runs import POINT_TAG, SWEEP_TAG
+from atheria.jobs import train
+from atheria.runs import POINT_TAG, SWEEP_TAG, start_run
 from atheria.stores import without_credentials
 from atheria.sweeps.points import LOCK, Outcome, Point, Started
-
-JOB = "atheria.jobs.train"
 
 
 class Part:
@@ -75,17 +73,21 @@ def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outco
 
 def _train(point: Point) -> Outcome:
     began = time.monotonic()
+    settings = to_settings(TrainConfig, compose_config("train", point.overrides))
+    part = Part(point)
     metrics: dict[str, float] = {}
     error: BaseException | None = None
     try:
-        trained: TrainedRun = configure("train", TrainConfig, JOB, point.overrides)(Part(point))
-        metrics = trained.best
+        train.check(settings)
+        metrics = train.run(settings, part).best
     except BaseException as raised:  # the last frame of the job: whatever it was is its outcome
         error = raised
         if not isinstance(raised, KeyboardInterrupt):
             traceback.print_exc()
-    started = Started.of(point)
     status = endings.status_of(error)
+    if error is not None and status == endings.FAILED and Started.of(point) is None:
+        _log_failure(settings, part, error)
+    started = Started.of(point)
     return Outcome(
         status,
         started.run_id if started else None,
@@ -94,6 +96,16 @@ def _train(point: Point) -> Outcome:
         _first_line(error) if error is not None and status == endings.FAILED else None,
         isinstance(error, endings.Pruned),
     )
+
+
+def _log_failure(settings: TrainConfig, part: Part, error: BaseException) -> None:
+    """A run for a point that failed before it had one, so that it is seen beside its siblings."""
+    try:
+        with start_run(settings.tracking, resume.home(settings), part.name, part.tags, part.parent) as logged:
+            part.started(logged.run_id, logged.folder)
+            raise error
+    except type(error):
+        return
 
 
 def _first_line(error: BaseException) -> str:
