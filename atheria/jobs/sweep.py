@@ -28,14 +28,14 @@ _BETWEEN_REPORTS = 60.0
 
 
 class FailedSweepError(UserError):
-    """Some of a sweep's points have failed."""
+    """Some of a sweep's points have failed, or were ended."""
 
 
 def run(overrides: Sequence[str]) -> Report:
     """Trains every point that is left of a sweep, and reports on all of them.
 
     Raises:
-        FailedSweepError: Some have failed; the others have finished.
+        FailedSweepError: Some have failed, or were ended; the others have finished.
         UserError: The sweep could not start.
     """
     sweep = plan(overrides)
@@ -58,10 +58,9 @@ def run(overrides: Sequence[str]) -> Report:
             under_way.report()
         report = under_way.reported
         _print_end(sweep, report, logged)
-        if report.failed:
-            raise FailedSweepError(
-                f"{len(report.failed)} of {len(report.rows)} points failed; the same command tries them again"
-            )
+        if not_finished := {s: n for s, n in report.counts.items() if s in (endings.FAILED, endings.KILLED)}:
+            said = " and ".join(f"{count} {status}" for status, count in not_finished.items())
+            raise FailedSweepError(f"of {len(report.rows)} points, {said}; the same command goes on with them")
     return report
 
 

@@ -64,7 +64,7 @@ class Point:
     @property
     def label(self) -> str:
         """What people call it."""
-        return " ".join(f"{key}={value}" for key, value in self.varied.items()) or "the only point"
+        return " ".join(f"{key}={value}" for key, value in self.varied.items()) or self.sweep
 
     @property
     def log(self) -> Path:

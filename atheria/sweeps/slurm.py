@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -29,6 +30,8 @@ _BETWEEN_QUESTIONS = 30
 """Seconds between questions to SLURM's accounting, at most; soon after a submission they are fewer."""
 _PATIENCE = 10.0
 """Seconds that the word of a job may take to come through a network's file system."""
+_QUESTIONS = 10
+"""To SLURM about a job, which says nothing for a moment after it was queued again."""
 _UNFINISHED = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED")
 
 
@@ -127,11 +130,21 @@ class SlurmLauncher:
                 found.append((point, None))
             elif not job.watcher.is_done(job.job_id):
                 self._silent_since.pop(digest, None)
-            elif time.monotonic() - self._silent_since.setdefault(digest, time.monotonic()) > _PATIENCE:
+            elif time.monotonic() - self._silent_since.setdefault(digest, time.monotonic()) < _PATIENCE:
+                continue
+            elif self._is_back(job):
+                del self._silent_since[digest]
+            else:
                 found.append(
                     (point, f"SLURM: job {job.job_id} is {job.state}; see {short(job.paths.stdout)}")
                 )
         return found
+
+    @staticmethod
+    def _is_back(job: "submitit.Job[Any]") -> bool:
+        """Whether a job that seemed to have ended is queued again: after a node has failed, for example."""
+        job.watcher.clear()  # which asks no more about what seemed to have ended
+        return not job.watcher.is_done(job.job_id, mode="force")
 
     def _known_jobs(self) -> dict[str, str]:
         path = self._folder / JOBS
@@ -163,6 +176,8 @@ class _Job:
         if outcome.status == endings.REQUEUED:
             try:
                 queue_again(signal.SIGUSR2, None)
+            except subprocess.CalledProcessError:
+                pass  # SLURM has done it itself
             except UncompletedJobError as error:
                 given_up = replace(
                     outcome, status=endings.FAILED, error=f"{error}; see hydra.launcher.requeue"
@@ -175,10 +190,20 @@ class _Job:
 
 
 def _is_preempted() -> bool:
-    """Whether SLURM still counts this job as running; scancel, which sends SIGTERM too, does not."""
-    asked = ["squeue", "--noheader", f"--jobs={os.environ['SLURM_JOB_ID']}", "--format=%T"]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return answer.stdout.strip() == "RUNNING"
+    """Whether the SIGTERM that came is no end for good, which scancel's is.
+
+    A preempted job runs on for its time of grace, or has been queued again by SLURM already.
+    """
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{task}"
+    for _ in range(_QUESTIONS):
+        answer = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False)
+        said = dict(re.findall(r"(\w+)=(\S+)", answer.stdout))
+        if "JobState" in said:
+            restarts = int(said["Restarts"]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+            return said["JobState"] == "RUNNING" or restarts
+        time.sleep(0.1)
+    return False
 
 
 def _last_line(error: Exception) -> str:
