@@ -60,7 +60,9 @@ def run(overrides: Sequence[str]) -> Report:
         _print_end(sweep, report, logged)
         if not_finished := {s: n for s, n in report.counts.items() if s in (endings.FAILED, endings.KILLED)}:
             said = " and ".join(f"{count} {status}" for status, count in not_finished.items())
-            raise FailedSweepError(f"of {len(report.rows)} points, {said}; the same command goes on with them")
+            raise FailedSweepError(
+                f"of {len(report.rows)} points, {said}; the same command goes on with them"
+            )
     return report
 
 
