@@ -33,13 +33,14 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def main(command: str, schema: type[Any], job: str) -> None:
+def main(command: str, schema: type[Any], job: str, speaks: bool = True) -> None:
     """Runs a command as a Hydra application.
 
     Args:
         command: Name of its primary YAML file in ``conf/``.
         schema: Dataclass of its configuration.
         job: Module that does the work, by ``check(config)`` and ``run(config)``; imported late.
+        speaks: Whether messages are printed; of the processes that do one job together, the first does.
     """
 
     def task(config: DictConfig) -> None:
@@ -48,19 +49,20 @@ def main(command: str, schema: type[Any], job: str) -> None:
         except (UserError, OSError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the sweep reports it
-            sys.exit(_message(command, error))
+            sys.exit(_message(command, error) if speaks else 1)
 
     endings.interrupt_on_signals()
     try:
-        _check_command_line(command, schema, job)
+        _check_command_line(command, schema, job, speaks)
         # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
         hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if speaks:
+            print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
-def _check_command_line(command: str, schema: type[Any], job: str) -> None:
+def _check_command_line(command: str, schema: type[Any], job: str, speaks: bool) -> None:
     """Ends the program with one message where the job could not start."""
     arguments = get_args_parser().parse_args()
     only_shown = arguments.help or arguments.hydra_help or arguments.info or arguments.cfg
@@ -74,7 +76,8 @@ def _check_command_line(command: str, schema: type[Any], job: str) -> None:
                 configure(command, schema, job, overrides)
         foreign.offer(arguments.overrides)  # last: of a sweep, every law that it names must stay selectable
     except UserError as error:
-        print(_message(command, error), file=sys.stderr)
+        if speaks:
+            print(_message(command, error), file=sys.stderr)
         sys.exit(USAGE_ERROR)
 
 

@@ -17,6 +17,9 @@ _ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED
 """Signals that end a run. Schedulers send USR2 before they take a job off its machine and queue it again."""
 
 
+_ENDINGS = (None, REQUEUED, KILLED)
+"""What a run can be told to end as, in the order in which one goes before another."""
+
 _STDERR = 2
 """Written to directly in a handler, which may have interrupted Python in the middle of writing to it."""
 
@@ -48,10 +51,17 @@ class StopRequest:
     def __init__(self) -> None:
         self.status: str | None = None
 
-    def heed(self) -> None:
-        """Raises Stopped where a signal came; called where everything is saved."""
-        if self.status is not None:
-            raise Stopped(self.status)
+    @property
+    def number(self) -> int:
+        """The same as a number, for processes that compare theirs: 0 for none, the highest counts."""
+        return _ENDINGS.index(self.status)
+
+
+def heed(number: int) -> None:
+    """Raises Stopped where the number of a request says so; called where everything is saved."""
+    status = _ENDINGS[number]
+    if status is not None:
+        raise Stopped(status)
 
 
 @contextmanager
