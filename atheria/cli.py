@@ -34,7 +34,7 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
-def main(command: str, schema: type[Any], job: str, sweep: str | None = None) -> None:
+def main(command: str, schema: type[Any], job: str, sweep: str | None = None, speaks: bool = True) -> None:
     """Runs a command as a Hydra application.
 
     Args:
@@ -42,6 +42,7 @@ def main(command: str, schema: type[Any], job: str, sweep: str | None = None) ->
         schema: Dataclass of its configuration.
         job: Module that does the work, by ``check(config)`` and ``run(config)``; imported late.
         sweep: Module that does many of them, by ``run(overrides)``; None for Hydra's own way.
+        speaks: Whether messages are printed; of the processes that do one job together, the first does.
     """
 
     def task(config: DictConfig) -> None:
@@ -50,18 +51,19 @@ def main(command: str, schema: type[Any], job: str, sweep: str | None = None) ->
         except (UserError, OSError) as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise  # the sweep reports it
-            sys.exit(_message(command, error))
+            sys.exit(_message(command, error) if speaks else 1)
 
     endings.interrupt_on_signals()
     try:
-        arguments = _check_command_line(command, schema, job)
+        arguments = _check_command_line(command, schema, job, speaks)
         if sweep is not None and arguments.multirun and not _only_shows(arguments):
             _sweep(command, sweep, arguments.overrides)
             return
         # Called without the rest of the command line, which hydra_main reads from sys.argv itself.
         hydra_main(version_base="1.3", config_path="pkg://atheria.conf", config_name=command)(task)()
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if speaks:
+            print("interrupted", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 
@@ -82,7 +84,7 @@ def _only_shows(arguments: Namespace) -> bool:
     )
 
 
-def _check_command_line(command: str, schema: type[Any], job: str) -> Namespace:
+def _check_command_line(command: str, schema: type[Any], job: str, speaks: bool) -> Namespace:
     """The command line; ends the program with one message where the job could not start."""
     arguments = get_args_parser().parse_args()
     only_shown = _only_shows(arguments)
@@ -96,7 +98,8 @@ def _check_command_line(command: str, schema: type[Any], job: str) -> Namespace:
                 configure(command, schema, job, overrides)
         foreign.offer(arguments.overrides)  # last: of a sweep, every law that it names must stay selectable
     except UserError as error:
-        print(_message(command, error), file=sys.stderr)
+        if speaks:
+            print(_message(command, error), file=sys.stderr)
         sys.exit(USAGE_ERROR)
     return arguments
 

@@ -129,6 +129,8 @@ class TrainerConfig:
             improvement, ``cosine`` lowers it to a hundredth by the last episode.
         pool: Universes that outlive their episode; 0 for none.
         damage: Universes of a batch from the pool that lose a disk of matter first.
+        precision: ``bf16`` for the law's network alone, ``fp64`` for law, field and noise; the exported law
+            is float32 always.
         gradient_checkpointing: Whether activations are computed anew instead of kept.
         normalise_gradients: Whether each parameter's gradient is scaled to norm 1, before clipping.
         channels_last: Whether the law works with the channels innermost in memory; None for where
@@ -162,7 +164,7 @@ class TrainerConfig:
     patience: Annotated[int, Field(ge=0)]
     clip: Annotated[float, Field(gt=0)]
     normalise_gradients: bool
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "fp64"]
     gradient_checkpointing: bool
     channels_last: bool | None
     compile: bool

@@ -17,6 +17,10 @@ _ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED
 """Signals that end a run. Schedulers send USR2 before they take a job off its machine and queue it again."""
 
 
+_PRUNED = "PRUNED"
+_ENDINGS = (None, _PRUNED, KILLED, REQUEUED)
+"""What a run can be told to end as, in the order in which one goes before another."""
+
 _STDERR = 2
 """Written to directly in a handler, which may have interrupted Python in the middle of writing to it."""
 
@@ -66,10 +70,21 @@ class StopRequest:
             will_go_on = number == signal.SIGTERM and self.is_preempted()
             self.status = REQUEUED if will_go_on else _ENDS[signal.Signals(number)]
 
-    def heed(self) -> None:
-        """Raises Stopped where a signal came; called where everything is saved."""
-        if self.status is not None:
-            raise Stopped(self.status)
+    def prune(self) -> None:
+        """Asks on behalf of a search that has found the run hopeless."""
+        self.status = self.status or _PRUNED
+
+    @property
+    def number(self) -> int:
+        """The same as a number, for processes that compare theirs: 0 for none, the highest counts."""
+        return _ENDINGS.index(self.status)
+
+
+def heed(number: int) -> None:
+    """Raises Stopped where the number of a request says so; called where everything is saved."""
+    status = _ENDINGS[number]
+    if status is not None:
+        raise Pruned if status == _PRUNED else Stopped(status)
 
 
 _of_process = StopRequest()
@@ -88,7 +103,7 @@ def interrupt_on_signals(is_preempted: Callable[[], bool] = lambda: False) -> No
     def stop(number: int, frame: FrameType | None) -> None:
         if request.status is None:
             request.note(number)
-            request.heed()
+            heed(request.number)
 
     for number in _ENDS:
         if number != signal.SIGINT:

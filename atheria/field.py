@@ -1,4 +1,4 @@
-"""The field ``psi``: shape (B, 2d, H, W), float32, planar.
+"""The field ``psi``: shape (B, 2d, H, W), float32 (float64 in a training that wants it), planar.
 
 Channels 0..d-1 are Re, d..2d-1 are Im of the d complex components of each cell; B counts independent
 universes. Nothing in a step needs a complex tensor.
@@ -9,13 +9,13 @@ from torch import Tensor
 
 
 def to_complex(psi: Tensor) -> Tensor:
-    """(B, 2d, H, W) float32 -> (B, d, H, W) complex64."""
+    """(B, 2d, H, W) float32 -> (B, d, H, W) complex64; of float64, complex128."""
     re, im = psi.chunk(2, dim=1)
     return torch.complex(re, im)
 
 
 def from_complex(amplitudes: Tensor) -> Tensor:
-    """(B, d, H, W) complex64 -> (B, 2d, H, W) float32."""
+    """(B, d, H, W) complex64 -> (B, 2d, H, W) float32; of complex128, float64."""
     return torch.cat([amplitudes.real, amplitudes.imag], dim=1)
 
 

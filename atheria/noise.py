@@ -31,8 +31,8 @@ def phase_flip(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     uniform = draws.uniform(1 + re.shape[1])
     hit = (uniform[0] < level).unsqueeze(1)
     angle = 2 * math.pi * uniform[1:].transpose(0, 1).double()
-    cos = torch.where(hit, torch.cos(angle).float(), 1.0)
-    sin = torch.where(hit, torch.sin(angle).float(), 0.0)
+    cos = torch.where(hit, torch.cos(angle).to(psi.dtype), 1.0)
+    sin = torch.where(hit, torch.sin(angle).to(psi.dtype), 0.0)
     return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=1)
 
 
@@ -99,7 +99,7 @@ def amplitude_damping(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> 
     source = 1 + (threshold >= reached).sum(dim=1, keepdim=True).clamp_max(d - 2)
     ground = torch.zeros_like(psi)
     ground[:, :1], ground[:, d : d + 1] = re.gather(1, source), im.gather(1, source)
-    shrink = torch.full((1, 2 * d, 1, 1), math.sqrt(1 - level), device=psi.device)
+    shrink = torch.full((1, 2 * d, 1, 1), math.sqrt(1 - level), dtype=psi.dtype, device=psi.device)
     shrink[:, [0, d]] = 1.0
     moved = torch.where(jumps, ground, psi * shrink)
     return moved * _norm_ratio(psi, moved)
@@ -129,7 +129,7 @@ def thermal(psi: Tensor, level: float, draws: Draws, coin: Tensor) -> Tensor:
     occupied = (psi != 0).any(dim=1, keepdim=True)
     re, im = draws.complex_normal(psi.shape[1] // 2)
     kick = torch.cat([re, im]).transpose(0, 1) * level
-    return psi + torch.where(occupied, kick.float(), 0.0)
+    return psi + torch.where(occupied, kick.to(psi.dtype), 0.0)
 
 
 def _several_components(name: str, psi: Tensor) -> int:
@@ -151,7 +151,7 @@ def _clock(psi: Tensor, k: Tensor) -> Tensor:
     d = re.shape[1]
     j = torch.arange(d, device=psi.device)[None, :, None, None]
     angle = 2 * math.pi / d * ((j * k.unsqueeze(1)) % d).double()
-    cos, sin = torch.cos(angle).float(), torch.sin(angle).float()
+    cos, sin = torch.cos(angle).to(psi.dtype), torch.sin(angle).to(psi.dtype)
     return torch.cat([re * cos - im * sin, re * sin + im * cos], dim=1)
 
 
@@ -242,7 +242,7 @@ def apply(noise: Channel, psi: Tensor, level: float, seed: int, step: int, first
 def by_torch(
     noise: Channel, psi: Tensor, level: float, seed: int, step: int, first_universe: int = 0
 ) -> Tensor:
-    """As `apply`, by the channel's own function: on any device, and slower on the CPU."""
+    """As `apply`, by the channel's own function: on any device, in float32 or float64; slower on the CPU."""
     universes, _, height, width = psi.shape
     lattice = Lattice(universes, height, width, psi.device, first_universe)
     origin = Lattice(universes, 1, 1, psi.device, first_universe)

@@ -56,7 +56,7 @@ class Dynamics:
         seed: Key of the mask's and the noise's random numbers.
         channel: Noise channel, or None.
         level: Its rate per step.
-        half_precision: Whether the law's network runs in bfloat16; the field stays float32.
+        half_precision: Whether the law's network runs in bfloat16; the field stays as it is.
         channels_last: Whether the law gets the field with the channels innermost in memory.
         gradient_checkpointing: Whether a step's activations are computed anew for the gradient instead
             of kept (Chen et al., 2016): memory for a field a step, time for one more forward.
@@ -108,7 +108,8 @@ class Dynamics:
         order = torch.channels_last if self.channels_last else torch.contiguous_format
         with cast:
             delta, memory = propose(self.law, state.psi.contiguous(memory_format=order), state.memory)
-        return delta.float().contiguous(), None if memory is None else memory.float()
+        dtype = state.psi.dtype
+        return delta.to(dtype).contiguous(), None if memory is None else memory.to(dtype)
 
 
 def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> Tensor:
@@ -116,7 +117,7 @@ def fire_mask(state: State, rate: float, seed: int, first_universe: int = 0) -> 
     batch, _, height, width = state.psi.shape
     lattice = Lattice(batch, height, width, state.psi.device, first_universe)
     uniform = Draws(seed, lattice, state.step, FIRE).uniform(1)
-    return (uniform < rate).float().transpose(0, 1)
+    return (uniform < rate).to(state.psi.dtype).transpose(0, 1)
 
 
 def combine(psi: Tensor, delta: Tensor, physics: PhysicsConfig, mask: Tensor | None) -> Tensor:
@@ -150,7 +151,7 @@ def normalise(phi: Tensor, kind: str, reference_energy: Tensor) -> Tensor:
 def _inverse_root(energy: Tensor) -> Tensor:
     """1 / sqrt(energy), and 0 where there is none; its gradient is finite.
 
-    An energy beyond float32 gives NaN, lest an explosion pass for vacuum.
+    An energy beyond the field's type gives NaN, lest an explosion pass for vacuum.
     """
     occupied = energy > 0
     root = torch.where(occupied, torch.where(occupied, energy, 1.0).rsqrt(), 0.0)

@@ -34,7 +34,7 @@ class Pool:
     @classmethod
     def fresh(cls, initial: Tensor, memory: Tensor | None) -> "Pool":
         """Universes at their beginning."""
-        loss = torch.full((len(initial),), -torch.inf, device=initial.device)
+        loss = torch.full((len(initial),), -torch.inf, dtype=initial.dtype, device=initial.device)
         return cls(initial, initial.clone(), memory, loss)
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from atheria.cli import configure, main
 from atheria.config import TrainConfig
+from atheria.launch import place
 
 if TYPE_CHECKING:
     from atheria.jobs.train import TrainedRun
@@ -29,4 +30,4 @@ def train(overrides: Sequence[str] = ()) -> "TrainedRun":
 
 
 if __name__ == "__main__":
-    main("train", TrainConfig, JOB, sweep="atheria.jobs.sweep")
+    main("train", TrainConfig, JOB, sweep="atheria.jobs.sweep", speaks=place().is_first)

@@ -22,6 +22,7 @@ from atheria.phases import Phase, all_phases, phase_of
 from atheria.philox import LENGTH, Draws, Lattice
 from atheria.physics import Dynamics, State
 from atheria.pool import Pool
+from atheria.ranks import Ranks
 
 SMALL = 4096
 """Cells of a batch up to which a law without pooling is faster on one thread: 32 x 32 cells, 4 universes."""
@@ -34,19 +35,24 @@ class Trainer:
     """Trains a law, episode by episode.
 
     Args:
-        law: The law, on `device`; its weights are changed.
+        law: The law, on `device`; its weights are changed, to float64 where the precision is.
         config: The whole configuration of the run.
         device: Where to compute.
+        ranks: The processes that train the law together, an episode in step; None for this one alone.
 
     Raises:
         UserError: Settings contradict each other, or the objective or the noise names what does not exist
             or does not suit a grid.
     """
 
-    def __init__(self, law: Law, config: TrainConfig, device: torch.device) -> None:
+    def __init__(
+        self, law: Law, config: TrainConfig, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         settings = config.trainer
-        check_settings(settings)
-        self.law = law
+        self._ranks = ranks or Ranks()
+        check_settings(settings, self._ranks.place.size)
+        self._dtype = torch.float64 if settings.precision == "fp64" else torch.float32
+        self.law = law.to(self._dtype)
         self.episode = 0
         self._config = config
         self._device = device
@@ -80,7 +86,8 @@ class Trainer:
         """Threads for an episode of the phase that it is in."""
         settings = self._config.trainer
         height, width = phase_of(self.episode, settings).grid
-        is_small = self.law.stride == 1 and settings.batch_size * height * width <= SMALL
+        _, universes = self._ranks.share(settings.batch_size)
+        is_small = self.law.stride == 1 and universes * height * width <= SMALL
         return settings.threads or (1 if is_small else otherwise)
 
     def _train_episode(self) -> dict[str, float]:
@@ -89,7 +96,8 @@ class Trainer:
         level = phase.noise * self._curriculum.level(self.episode) if self._channel else 0.0
         batch, places = self._draw_batch(phase)
         steps = self._rollout_length(phase)
-        dynamics = self._dynamics(self._config.seed, level)
+        first, _ = self._ranks.share(settings.batch_size)
+        dynamics = self._dynamics(self._config.seed, level, first)
         reference = total_energy(batch.initial)
         state = State(batch.psi, batch.memory, reference, self._clock, batch.psi)
 
@@ -107,10 +115,11 @@ class Trainer:
 
         state, last = state.detached(), evaluations[-1]
         if self._pool is not None and places is not None:
-            self._pool.put(places, Pool(batch.initial, state.psi, state.memory, last.loss.detach()))
-        means = {name: value.item() for name, value in _mean(evaluations).items()}
-        surviving = (total_energy(state.psi) / reference.clamp_min(1e-12)).mean().item()
-        self._curriculum.update(means["loss"], surviving)
+            after = Pool(batch.initial, state.psi, state.memory, last.loss.detach())
+            self._pool.put(places, self._whole(after))
+        surviving = (total_energy(state.psi) / reference.clamp_min(1e-12)).mean()
+        means = self._means(_mean(evaluations) | {"surviving": surviving})
+        self._curriculum.update(means["loss"], means.pop("surviving"))
         self._clock += steps
         self.episode += 1
         return {
@@ -200,17 +209,18 @@ class Trainer:
             self._scheduler.load_state_dict(state["scheduler_state_dict"])
         if state["curriculum_state"] is not None:
             self._curriculum.load_state_dict(state["curriculum_state"])
-        pool = {name: tensor.to(self._device) for name, tensor in (state["pool"] or {}).items()}
+        pool = {name: tensor.to(self._device, self._dtype) for name, tensor in (state["pool"] or {}).items()}
         self._pool = Pool.from_state_dict(pool) if pool else None
         self._clock = state["rng"]["step"]
         torch.set_rng_state(state["rng"]["torch"].cpu())
         self.episode = state["episode"]
 
     def _draw_batch(self, phase: Phase) -> tuple[Pool, Tensor | None]:
-        """The universes of an episode, and their places in the pool."""
+        """This process' universes of an episode, and the places of all in the pool."""
         settings = self._config.trainer
+        first, universes = self._ranks.share(settings.batch_size)
         if settings.pool == 0:
-            return self._fresh(settings.batch_size, phase), None
+            return self._fresh(universes, phase, first), None
         if self._pool is None or list(self._pool.psi.shape[-2:]) != list(phase.grid):
             self._pool = self._fresh(settings.pool, phase)
         places = self._pool.sample(settings.batch_size, self._config.seed, self.episode)
@@ -219,7 +229,16 @@ class Trainer:
         batch.put(worst, self._fresh(1, phase, first=settings.pool))
         torus = self._config.physics.boundary == "torus"
         batch.damage(settings.damage, self._config.seed, self.episode, torus)
-        return batch, places
+        return batch.take(torch.arange(first, first + universes, device=self._device)), places
+
+    def _whole(self, part: Pool) -> Pool:
+        """The batch that the processes have parts of: every process keeps the whole pool."""
+        parts = part.state_dict()
+        return Pool.from_state_dict({name: self._ranks.gather(tensor) for name, tensor in parts.items()})
+
+    def _means(self, values: dict[str, Tensor]) -> dict[str, float]:
+        """Means over the whole batch, of those over this process' part."""
+        return self._ranks.mean({name: value.item() for name, value in values.items()})
 
     def _fresh(self, universes: int, phase: Phase, first: int = 0) -> Pool:
         initial = self._initial_states(universes, self._config.seed, self.episode + 1, phase.grid, first)
@@ -242,6 +261,7 @@ class Trainer:
         """One optimiser step; returns the norm of the gradient as it was."""
         settings = self._config.trainer
         gradients = [p.grad for p in self.law.parameters() if p.grad is not None]
+        self._ranks.average(gradients)
         norm = nn.utils.get_total_norm(gradients)
         if settings.normalise_gradients:
             for gradient in gradients:
@@ -253,9 +273,10 @@ class Trainer:
         return norm.item()
 
     def _check_finite(self, loss: Tensor) -> None:
-        if not torch.isfinite(loss).all():
+        if self._ranks.highest(not torch.isfinite(loss).all()):
+            mean = self._means({"loss": loss.mean()})["loss"]
             raise UserError(
-                f"the loss is {loss.mean().item()} at episode {self.episode + 1}; lower `trainer.lr` or "
+                f"the loss is {mean} at episode {self.episode + 1}; lower `trainer.lr` or "
                 "`trainer.steps`, or normalise: physics.normalise=cell"
             )
 
@@ -265,9 +286,9 @@ class Trainer:
         height, width = grid
         lattice = Lattice(universes, height, width, self._device, first)
         d_state = self._config.model["d_state"]
-        return initial_state.make(self._config.initial_state, d_state, lattice, seed, step)
+        return initial_state.make(self._config.initial_state, d_state, lattice, seed, step, self._dtype)
 
-    def _dynamics(self, seed: int, level: float) -> Dynamics:
+    def _dynamics(self, seed: int, level: float, first_universe: int = 0) -> Dynamics:
         return Dynamics(
             self._network if torch.is_grad_enabled() else self.law,
             self._config.physics,
@@ -277,6 +298,7 @@ class Trainer:
             half_precision=self._config.trainer.precision == "bf16",
             channels_last=self._channels_last,
             gradient_checkpointing=self._config.trainer.gradient_checkpointing,
+            first_universe=first_universe,
         )
 
     def _check_grid(self, grid: Sequence[int]) -> None:
@@ -289,8 +311,14 @@ class Trainer:
             noise.apply(self._channel, probe, self._config.noise.level, self._config.seed, 0)
 
 
-def check_settings(settings: TrainerConfig) -> None:
-    """Raises UserError where the trainer's settings contradict each other."""
+def check_settings(settings: TrainerConfig, processes: int = 1) -> None:
+    """Raises UserError where the trainer's settings contradict each other, or do not suit the processes."""
+    if settings.batch_size % processes:
+        whole = processes * -(-settings.batch_size // processes)
+        raise UserError(
+            f"`trainer.batch_size` must be a multiple of the {processes} processes that train the run, "
+            f"got {settings.batch_size}; as trainer.batch_size={whole}"
+        )
     if settings.steps_min is not None and settings.steps_min > settings.steps:
         raise UserError(
             f"`trainer.steps_min` must be at most `trainer.steps` {settings.steps}, got {settings.steps_min}"

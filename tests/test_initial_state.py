@@ -53,6 +53,8 @@ def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
         assert np.array_equal(initial_state.make(config, 3, LATTICE, seed=0).numpy(), psi)
         more = Lattice(4, 32, 48, torch.device("cpu"))  # the universes of the file, in turn
         assert np.array_equal(initial_state.make(config, 3, more, seed=0)[3].numpy(), psi[0])
+        part = Lattice(2, 32, 48, torch.device("cpu"), first=2)  # of a batch that is split
+        assert np.array_equal(initial_state.make(config, 3, part, seed=0).numpy(), psi[[2, 0]])
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,26 @@
 """The work of ``python -m atheria.train``."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from atheria import artifact, checkpoint, endings, film, keeping, laws, resume
+from atheria import artifact, checkpoint, endings, film, keeping, laws, ranks, resume
 from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import law_of_run
 from atheria.files import atomically, check_writable, short
 from atheria.keeping import Checkpoints
+from atheria.launch import Place
 from atheria.progress import Progress
 from atheria.provenance import git_commit
+from atheria.ranks import Ranks
 from atheria.resume import CONFIGURATION_TAG, Resumption
 from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
 from atheria.stores import how_to_look, shown, store_uri
@@ -44,8 +47,8 @@ class Part(Protocol):
     def started(self, run_id: str, folder: Path) -> None:
         """Hears which run it is."""
 
-    def evaluated(self, episode: int, metrics: dict[str, float]) -> None:
-        """Hears the metrics ``eval/...`` after an episode; may raise `atheria.endings.Pruned`."""
+    def is_hopeless(self, episode: int, metrics: dict[str, float]) -> bool:
+        """Hears the metrics ``eval/...`` after an episode; whether the run shall end there."""
 
 
 @dataclass(frozen=True)
@@ -71,66 +74,110 @@ class TrainedRun:
 
 def check(config: TrainConfig) -> None:
     """Raises UserError where the run could not start, before anything is made."""
-    check_writable(Path(config.output), "output")
-    _build(config)
+    with ranks.joined(config.device) as team:
+        team.together(lambda: check_writable(Path(config.output), "output"))
+        _build(config, team)
 
 
 def run(config: TrainConfig, part: Part | None = None) -> TrainedRun:
     """Trains a law, logs the run, exports the best law.
 
+    Where several processes train it, all return the same; the first alone finds, prints, logs and saves.
+
     Args:
         config: The settings.
-        part: The run's part in a sweep, where it has one.
+        part: The run's part in a sweep, where it has one; in the first process alone.
 
     Raises:
         UserError: The configuration does not fit together, the store cannot be used, or the loss
             diverged.
     """
-    found = resume.find(config, part.tags if part else None)
-    if found is not None and found.is_finished:
-        return _finished(found, config)
-    trainer, origin_of_weights = _build(config, found)
-    unsaid = ("tracking", "sweep")  # credentials; what a run is called beside others
-    settings = {key: value for key, value in asdict(config).items() if key not in unsaid}
-    with _start(config, settings, found, part) as logged:
-        if part is not None:
-            part.started(logged.run_id, logged.folder)
-        at = f"  ({shown(logged.uri)})" if logged.uri else "  (not tracked)"
-        print(f"run       {logged.run_id}{at}", flush=True)
-        print(f"training  {_summary(config, trainer.law)}", flush=True)
-        if origin_of_weights:
-            print(f"          starting with {origin_of_weights}", flush=True)
-        if found is not None:
-            _log_resumption(logged, found, settings)
-        checkpoints = Checkpoints(logged.folder, config.trainer.keep_best)
-        try:
-            untrained = found.state["metrics"]["untrained"] if found is not None else None
-            _fit(trainer, config, logged, checkpoints, settings, untrained, part)
-        except KeyboardInterrupt as end:
-            if isinstance(end, endings.Pruned):
-                logged.set_tag(PRUNED_TAG, f"at episode {trainer.episode}")
-            if isinstance(end, endings.Stopped):
-                print(f"saved     episode {trainer.episode}")
-            print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
-            raise
-        _log_files(logged, checkpoints.write_waiting())
-        best = checkpoint.load(logged.folder / checkpoint.BEST)
-        law_path = _export(best, trainer, config, logged)
-        _log_picture(trainer, config, logged)
-    result = _result(best, logged, law_path)
-    _print_end(config, result)
-    return result
+    with ranks.joined(config.device) as team:
+        found = _find(config, team, part)
+        if found is not None and found.is_finished:
+            return team.from_first(lambda: _finished(found, config))
+        trainer, origin_of_weights = _build(config, team, found)
+        with ExitStack() as stack:
+            logged = team.by_first(lambda: stack.enter_context(_start(config, found, part)))
+            if logged is None:
+                for _ in _episodes(trainer, config, team):
+                    pass
+            else:
+                _lead(trainer, config, team, logged, found, origin_of_weights, part)
+            result = team.from_first(lambda: _finish(trainer, config, logged))
+        if team.is_first:
+            _print_end(config, result)
+        return result
+
+
+def _find(config: TrainConfig, team: Ranks, part: Part | None) -> Resumption | None:
+    """What to go on with. The first process alone looks for it; the others get the state."""
+    found = team.by_first(lambda: resume.find(config, part.tags if part else None))
+    sent = team.broadcast(None if found is None else replace(found, run=None))
+    return found if team.is_first else sent
+
+
+def _lead(
+    trainer: Trainer,
+    config: TrainConfig,
+    team: Ranks,
+    logged: LoggedRun,
+    found: Resumption | None,
+    origin_of_weights: str | None,
+    part: Part | None,
+) -> None:
+    """Trains, and says and keeps what happens."""
+    if part is not None:
+        part.started(logged.run_id, logged.folder)
+    at = f"  ({shown(logged.uri)})" if logged.uri else "  (not tracked)"
+    print(f"run       {logged.run_id}{at}", flush=True)
+    print(f"training  {_summary(config, trainer.law, team)}", flush=True)
+    if origin_of_weights:
+        print(f"          starting with {origin_of_weights}", flush=True)
+    if found is not None:
+        _log_resumption(logged, found, _settings(config))
+    checkpoints = Checkpoints(logged.folder, config.trainer.keep_best)
+    try:
+        untrained = found.state["metrics"]["untrained"] if found is not None else None
+        _fit(trainer, config, team, logged, checkpoints, untrained, part)
+    except KeyboardInterrupt as end:
+        if isinstance(end, endings.Pruned):
+            logged.set_tag(PRUNED_TAG, f"at episode {trainer.episode}")
+        if isinstance(end, endings.Stopped):
+            print(f"saved     episode {trainer.episode}")
+        print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
+        raise
+    _log_files(logged, checkpoints.write_waiting())
+
+
+def _finish(trainer: Trainer, config: TrainConfig, logged: LoggedRun | None) -> TrainedRun:
+    """Exports the best law and draws it."""
+    assert logged is not None  # only the first process finishes a run
+    best = checkpoint.load(logged.folder / checkpoint.BEST)
+    law_path = _export(best, trainer, config, logged)
+    _log_picture(trainer, config, logged)
+    return _result(best, logged, law_path)
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
+    """What is kept of the settings: not the store's address, which may hold credentials, nor the sweep."""
+    return {key: value for key, value in asdict(config).items() if key not in ("tracking", "sweep")}
 
 
 @contextmanager
-def _start(
-    config: TrainConfig, settings: dict[str, Any], found: Resumption | None, part: Part | None
-) -> Iterator[LoggedRun]:
+def _start(config: TrainConfig, found: Resumption | None, part: Part | None) -> Iterator[LoggedRun]:
     """The run, new or again, with its settings logged."""
     if found is not None and found.run is not None:
         with reopen_run(config.tracking, resume.local_copy(found.run, config)) as logged:
             yield logged
         return
+    with new_run(config, part) as logged:
+        yield logged
+
+
+@contextmanager
+def new_run(config: TrainConfig, part: Part | None) -> Iterator[LoggedRun]:
+    """A new run with its settings logged."""
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
     tags = {"atheria.kind": "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
     parent = None
@@ -138,8 +185,8 @@ def _start(
         name, parent = part.name, part.parent
         tags |= part.tags
     with start_run(config.tracking, resume.home(config), name, tags, parent) as logged:
-        logged.log_params(settings)
-        _log_config(logged, settings)
+        logged.log_params(_settings(config))
+        _log_config(logged, _settings(config))
         yield logged
 
 
@@ -187,25 +234,42 @@ def _losses_of(best: dict[str, Any]) -> dict[str, dict[str, float]]:
     return {"untrained": best["metrics"]["untrained"], "best": best["metrics"]["latest"]}
 
 
-def _build(config: TrainConfig, found: Resumption | None = None) -> tuple[Trainer, str | None]:
+def _build(config: TrainConfig, team: Ranks, found: Resumption | None = None) -> tuple[Trainer, str | None]:
     """The trainer, and where its law's weights come from if they are not fresh."""
-    if config.noise.name == "none" and config.noise.level > 0:
-        raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
-    device = _device(config.device)
-    torch.manual_seed(config.seed)
-    law = laws.build(config.model, config.physics.boundary)
+    settings = {key: value for key, value in _settings(config).items() if key != "output"}
+    if team.highest(team.broadcast(settings) != settings):
+        raise UserError("the processes of one run were given different settings; give all the same")
+    trainer = team.together(lambda: _fresh(config, team))
     plan, taken = config.trainer, None
-    if plan.init_from is not None and found is None:
-        taken = initialise(law, config.model, plan.init_from, plan.init_strict, config.tracking.uri)
-    trainer = Trainer(law.to(device), config, device)
     if found is not None:
         trainer.load_state_dict(resume.adapted(found, config))
+    elif plan.init_from is not None:
+        source = plan.init_from
+        taken = team.by_first(
+            lambda: initialise(trainer.law, config.model, source, plan.init_strict, config.tracking.uri)
+        )
+        weights = {name: tensor.cpu() for name, tensor in trainer.law.state_dict().items()}
+        trainer.law.load_state_dict(team.broadcast(weights))
     return trainer, taken
 
 
-def _device(name: str) -> torch.device:
+def _fresh(config: TrainConfig, team: Ranks) -> Trainer:
+    """The trainer with fresh weights, on this process' device."""
+    if config.noise.name == "none" and config.noise.level > 0:
+        raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
+    device = _device(config.device, team.place)
+    torch.manual_seed(config.seed)
+    law = laws.build(config.model, config.physics.boundary)
+    return Trainer(law.to(device), config, device, team)
+
+
+def _device(name: str, place: Place) -> torch.device:
+    """The device of that name; of several processes on a machine, each has its own."""
     try:
         device = torch.device(name)
+        # A scheduler may show each process its own device alone, which then is the first.
+        if place.size > 1 and device.type == "cuda" and torch.cuda.device_count() > 1:
+            device = torch.device("cuda", place.local_rank)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
@@ -213,22 +277,55 @@ def _device(name: str) -> torch.device:
     return device
 
 
+class Episode(NamedTuple):
+    """What came of an episode.
+
+    Attributes:
+        metrics: ``train/...``.
+        evaluated: ``eval/...`` where it was evaluated, else None.
+        is_last: Whether the run ends with it.
+    """
+
+    metrics: dict[str, float]
+    evaluated: dict[str, float] | None
+    is_last: bool
+
+
+def _episodes(
+    trainer: Trainer, config: TrainConfig, team: Ranks, part: Part | None = None
+) -> Generator[Episode, None, None]:
+    """Trains to the last episode, or to the one in which one of the processes is told to end."""
+    plan = config.trainer
+    with endings.at_step_boundary() as stop:
+        while trainer.episode < plan.episodes:
+            metrics, evaluated = trainer.train_episode(), None
+            is_last = trainer.episode == plan.episodes
+            if trainer.episode % plan.eval_every == 0 or is_last:
+                evaluated = team.from_first(trainer.evaluate)
+                trainer.step_scheduler(evaluated["eval/selection"])
+                if part is not None and part.is_hopeless(trainer.episode, evaluated):
+                    stop.prune()
+            told = team.highest(stop.number)
+            yield Episode(metrics, evaluated, is_last or told > 0)
+            endings.heed(told)
+
+
 def _fit(
     trainer: Trainer,
     config: TrainConfig,
+    team: Ranks,
     logged: LoggedRun,
     checkpoints: Checkpoints,
-    settings: dict[str, Any],
     untrained: dict[str, float] | None,
     part: Part | None,
 ) -> None:
-    """Trains to the last episode, or to the one in which it is told to end."""
+    """Trains, and logs and saves what comes of it."""
     plan = config.trainer
 
     def state(latest: dict[str, float]) -> dict[str, Any]:
         return {
             **trainer.state_dict(),
-            "config": settings,
+            "config": _settings(config),
             "run_id": logged.run_id,
             "metrics": {"latest": latest, "untrained": untrained},
             "schema": checkpoint.SCHEMA,
@@ -243,30 +340,22 @@ def _fit(
         for_export = {**state(evaluated), "pool": None}  # going on needs the last one
         _log_files(logged, checkpoints.offer_best(for_export, evaluated["eval/selection"]))
 
-    evaluated: dict[str, float] = {}
     progress = Progress(plan.episodes, "episode", trainer.episode)
     if untrained is None:
         _log_files(logged, checkpoints.save_last(state({})))
         untrained = evaluate()
         progress.say(f"episode 0/{plan.episodes}  {_losses(untrained)} (untrained)")
         keep_if_best(untrained)
-    with endings.at_step_boundary() as stop:
-        while trainer.episode < plan.episodes:
-            metrics = trainer.train_episode()
+    with closing(_episodes(trainer, config, team, part)) as episodes:
+        for metrics, evaluated, is_last in episodes:
             logged.log(metrics, step=trainer.episode)
             progress.advance(_shown(metrics))
-            ends = trainer.episode == plan.episodes
-            is_evaluated = trainer.episode % plan.eval_every == 0 or ends
-            if is_evaluated:
-                evaluated = evaluate()
-                trainer.step_scheduler(evaluated["eval/selection"])
+            if evaluated is not None:
+                logged.log(evaluated, step=trainer.episode)
                 progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
                 keep_if_best(evaluated)
-            if trainer.episode % plan.checkpoint_every == 0 or ends or stop.status:
+            if trainer.episode % plan.checkpoint_every == 0 or is_last:
                 _log_files(logged, checkpoints.save_last(state(metrics)))
-            stop.heed()
-            if is_evaluated and part is not None:
-                part.evaluated(trainer.episode, evaluated)
     progress.close()
     if not checkpoints.has_best:
         keep_if_best(evaluate())
@@ -279,6 +368,8 @@ def _log_files(logged: LoggedRun, paths: list[Path]) -> None:
 
 def _export(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> Path:
     trainer.law.load_state_dict(best["model_state_dict"])
+    trainer.law.eval()
+    law = deepcopy(trainer.law).float()  # the engine knows float32 alone
     origin = Origin(
         model=config.model,
         physics=config.physics,
@@ -290,7 +381,7 @@ def _export(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged:
         git_commit=git_commit(),
     )
     path = logged.folder / "law" / artifact.FILE_NAME
-    log_law(logged, path, export_law(trainer.law, origin, path))
+    log_law(logged, path, export_law(law, origin, path))
     losses = {key.replace("eval/", "best/"): value for key, value in best["metrics"]["latest"].items()}
     logged.log(losses, step=best["episode"])
     return path
@@ -313,20 +404,24 @@ def _losses(evaluated: dict[str, float]) -> str:
     return f"eval/loss {evaluated['eval/loss']:.4f}{under}"
 
 
-def _summary(config: TrainConfig, law: nn.Module) -> str:
+def _summary(config: TrainConfig, law: nn.Module, team: Ranks) -> str:
     plan = config.trainer
     weights = sum(parameter.numel() for parameter in law.parameters())
     height, width = plan.grid
+    processes = team.place.size
+    devices = config.device if processes == 1 else f"{config.device}, in {processes} processes"
     return (
         f"{config.model['name']} ({weights:,} weights) under {plan.name}: {plan.episodes} episodes of "
-        f"{plan.steps} steps, {plan.batch_size} universes of {height} x {width} cells, on {config.device}"
+        f"{plan.steps} steps, {plan.batch_size} universes of {height} x {width} cells, on {devices}"
     )
 
 
 def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
     wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
     frames = [
-        film.Frame(step, psi.cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
+        film.Frame(step, psi.float().cpu().numpy())
+        for step, psi in trainer.held_out_rollout()
+        if step in wanted
     ]
     path = logged.folder / "pictures/rollout.png"
     film.save(film.strip(frames, "held-out universe under the trained law"), path)

@@ -61,7 +61,7 @@ def initial_memory(law: nn.Module, psi: Tensor) -> Tensor | None:
     if start is None:
         return None
     batch, _, height, width = psi.shape
-    return start(batch, height, width).to(psi.device)
+    return start(batch, height, width).to(psi)
 
 
 def propose(law: nn.Module, psi: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from atheria import endings, resume
+from atheria import endings, launch
 from atheria.cli import compose_config, to_settings
 from atheria.config import TrainConfig
 from atheria.jobs import train
-from atheria.runs import POINT_TAG, SWEEP_TAG, start_run
+from atheria.runs import POINT_TAG, SWEEP_TAG
 from atheria.stores import without_credentials
 from atheria.sweeps.points import LOCK, Outcome, Point, Started
 
@@ -37,14 +37,13 @@ class Part:
         """Notes the run, so that it is known even if this process is killed."""
         Started(run_id, str(folder)).save(self._point)
 
-    def evaluated(self, episode: int, metrics: dict[str, float]) -> None:
-        """Tells the search, which may end the run."""
+    def is_hopeless(self, episode: int, metrics: dict[str, float]) -> bool:
+        """Tells the search, which may give the run up."""
         if self._point.trial is None:
-            return
+            return False
         from atheria.sweeps import trials
 
-        if trials.is_hopeless(self._point.trial, episode, metrics):
-            raise endings.Pruned
+        return trials.is_hopeless(self._point.trial, episode, metrics)
 
 
 def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outcome:
@@ -61,6 +60,8 @@ def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outco
     point = Point.load(folder)
     os.chdir(point.working_directory)
     torch.set_num_threads(point.threads)
+    if not launch.place().is_first:
+        return _follow(point)
     with _printing_to(point.log), _alone(folder):
         earlier = Outcome.of(point)
         if earlier is not None and earlier.status == endings.FINISHED:
@@ -69,6 +70,19 @@ def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outco
         if outcome.status != endings.REQUEUED:
             outcome.save(point)
         return outcome
+
+
+def _follow(point: Point) -> Outcome:
+    """What a further process of a job does; the first one leaves the word."""
+    if (earlier := Outcome.of(point)) is not None:
+        return earlier
+    settings = to_settings(TrainConfig, compose_config("train", point.overrides))
+    try:
+        train.check(settings)
+        train.run(settings)
+    except KeyboardInterrupt as end:
+        return Outcome(endings.status_of(end))
+    return Outcome(endings.FINISHED)
 
 
 def _train(point: Point) -> Outcome:
@@ -101,7 +115,7 @@ def _train(point: Point) -> Outcome:
 def _log_failure(settings: TrainConfig, part: Part, error: BaseException) -> None:
     """A run for a point that failed before it had one, so that it is seen beside its siblings."""
     try:
-        with start_run(settings.tracking, resume.home(settings), part.name, part.tags, part.parent) as logged:
+        with train.new_run(settings, part) as logged:
             part.started(logged.run_id, logged.folder)
             raise error
     except type(error):
