@@ -19,7 +19,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override
 from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -55,7 +55,7 @@ def main(command: str, schema: type[Any], job: str, sweep: str | None = None, sp
 
     endings.interrupt_on_signals()
     try:
-        arguments = _check_command_line(command, schema, job, speaks)
+        arguments = _check_command_line(command, schema, job, speaks, is_swept=sweep is not None)
         if sweep is not None and arguments.multirun and not _only_shows(arguments):
             _sweep(command, sweep, arguments.overrides)
             return
@@ -84,16 +84,23 @@ def _only_shows(arguments: Namespace) -> bool:
     )
 
 
-def _check_command_line(command: str, schema: type[Any], job: str, speaks: bool) -> Namespace:
-    """The command line; ends the program with one message where the job could not start."""
+def _check_command_line(command: str, schema: type[Any], job: str, speaks: bool, is_swept: bool) -> Namespace:
+    """The command line; ends the program with one message where the job could not start.
+
+    Of a sweep, whose jobs run elsewhere, only the first is checked whole, and that on the CPU.
+    """
     arguments = get_args_parser().parse_args()
     only_shown = _only_shows(arguments)
     if arguments.shell_completion:
         return arguments
     try:
-        for overrides in _jobs(arguments.overrides, arguments.multirun):
+        for number, overrides in enumerate(_jobs(arguments.overrides, arguments.multirun)):
             if only_shown:
                 compose_config(command, overrides)
+            elif is_swept and arguments.multirun:
+                to_settings(schema, compose_config(command, overrides))
+                if number == 0:
+                    configure(command, schema, job, [*overrides, "device=cpu"])
             else:
                 configure(command, schema, job, overrides)
         foreign.offer(arguments.overrides)  # last: of a sweep, every law that it names must stay selectable
@@ -182,6 +189,8 @@ def _values(override: Override) -> list[str]:
     key, value = override.get_key_element(), override.value()
     if isinstance(value, IntervalSweep):
         return [f"{key}={value.start}", f"{key}={value.end}"]
+    if isinstance(value, Glob):
+        raise UserError(f"`{key}`: glob is not understood here; list the values")
     if not override.is_discrete_sweep():
         return [str(override.input_line)]
     return [f"{key}={value}" for value in override.sweep_string_iterator()]

@@ -241,7 +241,8 @@ class SlurmLauncherConfig:
         processes: Processes of a job, which train one run together.
         minutes: Longest time of a job.
         parallel: Jobs at once.
-        requeue: How often a job that ran out of time is queued again; one that is preempted always is.
+        requeue: How often a job is queued again that was told to end in the last fifth, or the last ten, of
+            its minutes; one that is preempted before that always is.
         notice_seconds: How long before its end a job is told to save.
         partition: Where it is queued; None for the cluster's default, as for the next three.
         account: Who pays.
@@ -312,7 +313,7 @@ class OptunaConfig:
         trials: How many points are tried in all.
         sampler: How the next point is chosen.
         pruner: By which rule hopeless runs end early; ``none`` for never.
-        startup: Trials that are drawn at random first, and never pruned.
+        startup: Trials that are drawn at random first; and that must have finished before the median prunes.
         storage: Where Optuna keeps the search, an SQLAlchemy URL; None for a file in the sweep's folder.
         seed: Of the sampler.
     """
@@ -454,7 +455,13 @@ def _describe(schema: type, fault: dict[str, Any], at: str) -> str:
         return unknown_key(name, known_keys(schema, path[:-1]))
     if fault["type"] in ("missing", "missing_argument"):
         return f"`{name}` is missing; give it: {name}=..."
-    rule = fault["msg"].removeprefix("Input ").removeprefix("Value error, ").replace("should", "must", 1)
+    rule = (
+        fault["msg"]
+        .removeprefix("Input ")
+        .removeprefix("String ")
+        .removeprefix("Value error, ")
+        .replace("should", "must", 1)
+    )
     hint = ""
     if fault["type"] in ("dataclass_type", "dict_type") and isinstance(fault["input"], str):
         group = "/".join(name.split("."))

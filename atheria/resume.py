@@ -149,6 +149,12 @@ def find(config: TrainConfig, point: Mapping[str, str] | None = None) -> Resumpt
     return found
 
 
+def begun(config: TrainConfig, tags: Mapping[str, str]) -> Path | None:
+    """The folder of the latest run with some tags that was ended before it had anything to go on from."""
+    runs = [run for run in _known(config, tags) if run.status != endings.FINISHED and not _is_live(run)]
+    return runs[0].folder if runs else None
+
+
 def local_copy(run: Known, config: TrainConfig) -> Path:
     """The folder of a run, which is made from what its store has where there is none here."""
     if run.folder is not None:

@@ -1,11 +1,12 @@
 """The work of ``python -m atheria.train -m``: many trainings as one sweep, under one run that holds them."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atheria import artifact, delivery, endings, journal
+from atheria import artifact, checkpoint, delivery, endings, journal
 from atheria.config import UserError, as_override
 from atheria.files import atomically, short
 from atheria.progress import Progress, warn
@@ -17,7 +18,7 @@ from atheria.sweeps.launchers import make_launcher
 from atheria.sweeps.parent import log_sweep, stored_children
 from atheria.sweeps.plan import Plan, plan
 from atheria.sweeps.points import Outcome, Point, Started
-from atheria.sweeps.report import Report, Row, as_markdown, as_text
+from atheria.sweeps.report import STATUSES, Report, Row, as_markdown, as_text
 from atheria.sweeps.search import Grid, OptunaSearch, make_search
 from atheria.tracking import StoredRun
 
@@ -25,6 +26,10 @@ MOST_SHOWN, MOST_NOTED = 20, 50
 """Rows of the table on the terminal, and in the description of the sweep's run."""
 
 _BETWEEN_REPORTS = 60.0
+_LONGEST_GOODBYE = 60.0
+"""Seconds that jobs have to save where the sweep itself has failed."""
+_LONGEST_NOTE = 7500
+"""Characters; MLflow takes 8,000 of a tag."""
 
 
 class FailedSweepError(UserError):
@@ -58,10 +63,12 @@ def run(overrides: Sequence[str]) -> Report:
             under_way.report()
         report = under_way.reported
         _print_end(sweep, report, logged)
-        if not_finished := {s: n for s, n in report.counts.items() if s in (endings.FAILED, endings.KILLED)}:
+        counts = under_way.of_this_command.counts
+        not_finished = {s: n for s, n in counts.items() if s in (endings.FAILED, endings.KILLED)}
+        if not_finished:
             said = " and ".join(f"{count} {status}" for status, count in not_finished.items())
             raise FailedSweepError(
-                f"of {len(report.rows)} points, {said}; the same command goes on with them"
+                f"of {sum(counts.values())} points, {said}; the same command goes on with them"
             )
     return report
 
@@ -77,6 +84,7 @@ class _UnderWay:
         stored: The runs of its points that the store has, by digest; None where it gave no answer.
         rows: What is known of each point so far, by digest.
         running: The points whose jobs run or wait, by digest; a search may propose one twice.
+        proposed: Digests of the points that this command is about.
     """
 
     sweep: Plan
@@ -85,6 +93,7 @@ class _UnderWay:
     stored: dict[str, StoredRun] | None
     rows: dict[str, Row] = field(default_factory=dict)
     running: dict[str, list[Point]] = field(default_factory=dict)
+    proposed: set[str] = field(default_factory=set)
 
     def drive(self) -> None:
         """Runs what is proposed until nothing more is."""
@@ -96,6 +105,9 @@ class _UnderWay:
             self._drive(launcher)
         except KeyboardInterrupt as end:
             raise self._interrupted(launcher, end) from None
+        except BaseException:
+            self._end_jobs(launcher, _LONGEST_GOODBYE)
+            raise
         finally:
             launcher.close()
             self._progress.close()
@@ -103,8 +115,16 @@ class _UnderWay:
     @property
     def reported(self) -> Report:
         """What has come of it so far."""
+        return self._report_on(list(self.rows.values()))
+
+    @property
+    def of_this_command(self) -> Report:
+        """The same without the points of earlier commands that this one does not name."""
+        return self._report_on([self.rows[digest] for digest in self.proposed])
+
+    def _report_on(self, rows: list[Row]) -> Report:
         wanted = self.sweep.base.sweep
-        return Report(list(self.rows.values()), wanted.metric, wanted.direction == "maximize")
+        return Report(rows, wanted.metric, wanted.direction == "maximize")
 
     def report(self) -> None:
         """Writes and logs what has come of it so far."""
@@ -114,8 +134,7 @@ class _UnderWay:
         pictures.bars(report, folder / "results.png")
         for name in ("summary.csv", "parallel_coordinates.png", "results.png"):
             logged.log_file(folder / name)
-        counts = {f"sweep/{status.lower()}": float(count) for status, count in report.counts.items()}
-        ended = sum(count for status, count in report.counts.items() if status != "MISSING")
+        counts = {f"sweep/{status.lower()}": float(report.counts.get(status, 0)) for status in STATUSES}
         logged.set_tag("mlflow.note.content", _note(report))
         if best := report.best:
             value = report.value(best)
@@ -124,7 +143,8 @@ class _UnderWay:
             counts["sweep/best"] = value
             logged.set_tag("atheria.best_run", best.outcome.run_id or "")
             logged.set_tag("atheria.best_point", best.point.label)
-        logged.log(counts | {"sweep/points": float(len(report.rows))}, step=ended)
+        seconds = (journal.now() - journal.identity(folder).started) // 1000
+        logged.log(counts | {"sweep/points": float(len(report.rows))}, step=seconds)
 
     def _drive(self, launcher: Launcher) -> None:
         reported = time.monotonic()
@@ -140,7 +160,10 @@ class _UnderWay:
             for point, fault in launcher.wait(1.0):
                 self._ended(point, Outcome.of(point) or self._lost(point, fault))
             if time.monotonic() - reported > _BETWEEN_REPORTS:
-                self.report()
+                try:
+                    self.report()
+                except (OSError, ValueError) as error:
+                    warn(f"the report could not be written yet: {error}")
                 reported = time.monotonic()
 
     def _is_to_run(self, point: Point) -> bool:
@@ -148,7 +171,9 @@ class _UnderWay:
         if point.digest in self.running:
             self.running[point.digest].append(point)
             return False
-        outcome = self._known(point)
+        again = self.rows[point.digest].outcome if point.digest in self.proposed else None
+        self.proposed.add(point.digest)
+        outcome = again or self._known(point)
         self.rows[point.digest] = Row(point, outcome)
         if outcome is None:
             self.running[point.digest] = [point]
@@ -199,6 +224,9 @@ class _UnderWay:
 
     def _lost(self, point: Point, fault: str | None) -> Outcome:
         started = Started.of(point)
+        if started is not None and journal.status(Path(started.folder)) == endings.FINISHED:
+            best = checkpoint.load(Path(started.folder) / checkpoint.BEST)
+            return Outcome(endings.FINISHED, started.run_id, best["metrics"]["latest"])
         error = without_credentials(f"{fault or 'its job ended without a word'}")
         outcome = Outcome(endings.FAILED, started.run_id if started else None, error=error)
         outcome.save(point)
@@ -224,12 +252,19 @@ class _UnderWay:
             )
             return endings.Stopped(endings.REQUEUED)
         print(f"\ntelling {len(self.running)} jobs to save and end; again to end at once", flush=True)
-        for point in launcher.stop():
-            del self.running[point.digest]
-        while self.running:
-            for point, fault in launcher.wait(1.0):
-                self._ended(point, Outcome.of(point) or self._lost(point, fault))
+        self._end_jobs(launcher, math.inf)
         return end
+
+    def _end_jobs(self, launcher: Launcher, seconds: float) -> None:
+        """Tells jobs that do not outlive the command to save and end, and waits for that."""
+        if launcher.how_to_end is not None:
+            return
+        still = {point.digest for point in launcher.stop()}
+        self.running = {digest: points for digest, points in self.running.items() if digest in still}
+        until = time.monotonic() + seconds
+        while self.running and time.monotonic() < until:
+            for point, _ in launcher.wait(1.0):
+                self._ended(point, Outcome.of(point) or Outcome(endings.KILLED))
 
 
 def _points_of(folder: Path) -> list[Point]:
@@ -245,7 +280,7 @@ def _note(report: Report) -> str:
     counts = ", ".join(f"{count} {status.lower()}" for status, count in report.counts.items())
     failures = [f"- {row.point.label}: {row.outcome.error}" for row in report.failed if row.outcome]
     parts = [counts, as_markdown(report.table(MOST_NOTED)), "\n".join(failures[:MOST_NOTED])]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(part for part in parts if part)[:_LONGEST_NOTE]
 
 
 def _print_end(sweep: Plan, report: Report, logged: LoggedRun) -> None:

@@ -38,11 +38,13 @@ class Part(Protocol):
         name: What the run is called.
         parent: ID of the sweep's run; None where that is not tracked.
         tags: What the run is known by in the sweep.
+        has_begun: Whether an earlier job has made the run.
     """
 
     name: str
     parent: str | None
     tags: dict[str, str]
+    has_begun: bool
 
     def started(self, run_id: str, folder: Path) -> None:
         """Hears which run it is."""
@@ -95,7 +97,7 @@ def run(config: TrainConfig, part: Part | None = None) -> TrainedRun:
     with ranks.joined(config.device) as team:
         found = _find(config, team, part)
         if found is not None and found.is_finished:
-            return team.from_first(lambda: _finished(found, config))
+            return team.from_first(lambda: _finished(found, config, part))
         trainer, origin_of_weights = _build(config, team, found)
         with ExitStack() as stack:
             logged = team.by_first(lambda: stack.enter_context(_start(config, found, part)))
@@ -171,7 +173,8 @@ def _start(config: TrainConfig, found: Resumption | None, part: Part | None) -> 
         with reopen_run(config.tracking, resume.local_copy(found.run, config)) as logged:
             yield logged
         return
-    with new_run(config, part) as logged:
+    folder = resume.begun(config, part.tags) if part is not None and part.has_begun else None
+    with new_run(config, part) if folder is None else reopen_run(config.tracking, folder) as logged:
         yield logged
 
 
@@ -180,11 +183,12 @@ def new_run(config: TrainConfig, part: Part | None) -> Iterator[LoggedRun]:
     """A new run with its settings logged."""
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
     tags = {"atheria.kind": "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
-    parent = None
+    tracking, parent = config.tracking, None
     if part is not None:
         name, parent = part.name, part.parent
         tags |= part.tags
-    with start_run(config.tracking, resume.home(config), name, tags, parent) as logged:
+        tracking = replace(tracking, run_name=None)
+    with start_run(tracking, resume.home(config), name, tags, parent) as logged:
         logged.log_params(_settings(config))
         _log_config(logged, _settings(config))
         yield logged
@@ -210,10 +214,12 @@ def _log_resumption(logged: LoggedRun, found: Resumption, settings: dict[str, An
         _log_config(logged, settings)
 
 
-def _finished(found: Resumption, config: TrainConfig) -> TrainedRun:
+def _finished(found: Resumption, config: TrainConfig, part: Part | None) -> TrainedRun:
     """The result of a run that has nothing left to do."""
     assert found.run is not None
     folder = resume.local_copy(found.run, config)
+    if part is not None:
+        part.started(found.run.run_id, folder)
     law = folder / "law" / artifact.FILE_NAME
     if not law.is_file():
         law = law_of_run(found.run.run_id, config.tracking.uri)
@@ -303,7 +309,7 @@ def _episodes(
             if trainer.episode % plan.eval_every == 0 or is_last:
                 evaluated = team.from_first(trainer.evaluate)
                 trainer.step_scheduler(evaluated["eval/selection"])
-                if part is not None and part.is_hopeless(trainer.episode, evaluated):
+                if part is not None and not is_last and part.is_hopeless(trainer.episode, evaluated):
                     stop.prune()
             told = team.highest(stop.number)
             yield Episode(metrics, evaluated, is_last or told > 0)

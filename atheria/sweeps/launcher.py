@@ -27,7 +27,7 @@ class Launcher(Protocol):
         """Those that have ended since it was last asked; waits for one, so many seconds at most."""
 
     def stop(self) -> list[Point]:
-        """Tells those that run to save and end; returns those that had not begun, and now will not."""
+        """Tells those that run to save and end, and returns them; what has not begun never will."""
 
     def close(self) -> None:
         """Ends at once whatever is left, where nothing else would."""

@@ -35,11 +35,12 @@ class LocalLauncher:
             raise UserError(
                 f"`hydra.launcher.gpus` must be at most the {len(gpus)} of this machine, got {config.gpus}"
             )
-        fitting = max(1, len(os.sched_getaffinity(0)) // config.cores)
+        self.slots = config.parallel or max(1, len(os.sched_getaffinity(0)) // config.cores)
+        self._free_gpus: list[list[str]] = []
         if config.gpus:
-            fitting = min(fitting, len(gpus) // config.gpus)
-        self.slots = config.parallel or fitting
-        self._free_gpus = [gpus[i : i + config.gpus] for i in range(0, len(gpus), config.gpus or 1)]
+            jobs = len(gpus) // config.gpus
+            self._free_gpus = [gpus[i * config.gpus : (i + 1) * config.gpus] for i in range(jobs)]
+            self.slots = min(self.slots, jobs)
         self._waiting: deque[Point] = deque()
         self._running: dict[ForkServerProcess, tuple[Point, list[str]]] = {}
         # Spinning threads of other jobs would take the cores; read when torch is loaded.
@@ -63,18 +64,18 @@ class LocalLauncher:
         for process in ended:
             process.join()
             point, gpus = self._running.pop(process)
-            self._free_gpus.append(gpus)
+            if gpus:
+                self._free_gpus.append(gpus)
             found.append((point, _how(process.exitcode)))
         self._start()
         return found
 
     def stop(self) -> list[Point]:
         """SIGTERM to each."""
-        waiting = list(self._waiting)
         self._waiting.clear()
         for process in self._running:
             process.terminate()
-        return waiting
+        return [point for point, _ in self._running.values()]
 
     def close(self) -> None:
         """SIGKILL to each."""

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from atheria.config import RayLauncherConfig, UserError
 from atheria.sweeps.launcher import Ended
 from atheria.sweeps.points import Point
 
+_STOP = "stop"
+"""A file in a point's folder that tells its process to save and end."""
 _PASSED_ON = ("MLFLOW_", "AWS_", "ATHERIA_", "OMP_")
 """What the environment of a job has from that of the sweep."""
 
@@ -31,6 +35,8 @@ class RayLauncher:
 
     def __init__(self, config: RayLauncherConfig) -> None:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if config.address is not None:
+            _check_answers(config.address)
         environment = {key: value for key, value in os.environ.items() if key.startswith(_PASSED_ON)}
         try:
             ray.init(
@@ -60,6 +66,7 @@ class RayLauncher:
         """Queues them."""
         for point in points:
             point.begin()
+            (Path(point.folder) / _STOP).unlink(missing_ok=True)
         self._waiting += points
         self._start()
 
@@ -71,11 +78,11 @@ class RayLauncher:
         return found
 
     def stop(self) -> list[Point]:
-        """Interrupts each, as Ctrl-C does."""
-        waiting, self._waiting = self._waiting, []
-        for reference in self._running:
-            ray.cancel(reference)
-        return waiting
+        """A file for each, which its process looks for: Ray's own word bears no task that cleans up first."""
+        self._waiting.clear()
+        for point in self._running.values():
+            (Path(point.folder) / _STOP).touch()
+        return list(self._running.values())
 
     def close(self) -> None:
         """Leaves the cluster; on this machine, ends it."""
@@ -87,15 +94,36 @@ class RayLauncher:
             self._running[self._job.remote(point.folder)] = point
 
 
+def _check_answers(address: str) -> None:
+    """Raises UserError where nobody listens; Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise UserError(f"`hydra.launcher.address`: Ray cannot be reached at '{address}' ({error})") from None
+
+
 def _job(folder: str) -> None:
     from atheria.sweeps import worker
 
+    ended = threading.Event()
+    threading.Thread(target=_end_when_told, args=[Path(folder) / _STOP, ended], daemon=True).start()
     rays_own = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
     try:
         worker.run(Path(folder))
     finally:
+        ended.set()
         for number, handler in rays_own.items():
             signal.signal(number, handler)
+
+
+def _end_when_told(told: Path, ended: threading.Event) -> None:
+    while not ended.wait(1.0):
+        if told.exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 def _how(reference: Any) -> str | None:

@@ -1,5 +1,6 @@
 """The run that holds a sweep, and the runs that it holds, as their store knows them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -33,7 +34,8 @@ def log_sweep(sweep: Plan) -> Iterator[LoggedRun]:
     tags = {KIND_TAG: "sweep", SWEEP_TAG: sweep.name}
     tracking = replace(base.tracking, run_name=None)
     with start_run(tracking, folder.parent, sweep.name, tags, folder_name=sweep.name) as logged:
-        logged.log_params({"grid": {axis.key: str(axis) for axis in sweep.space.axes}})
+        keys = {axis.key: re.sub(r"[^\w./ -]", "_", axis.key.lstrip("+")) for axis in sweep.space.axes}
+        logged.log_params({"grid": {keys[axis.key]: str(axis) for axis in sweep.space.axes}})
         _log_settings(sweep, logged)
         yield logged
 

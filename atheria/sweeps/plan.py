@@ -89,10 +89,12 @@ def plan(overrides: Sequence[str]) -> Plan:
     taken = space.read(overrides)
     first = {axis.key: axis.values[0] for axis in taken.axes}
     composed = compose_config("train", [*taken.ours, *taken.overrides(first)], with_hydra=True)
-    hydra = OmegaConf.to_container(composed.hydra, resolve=False)
-    assert isinstance(hydra, dict)
-    launcher = _chosen("hydra/launcher", _LAUNCHERS, hydra["launcher"])
-    sweeper = _chosen("hydra/sweeper", _SWEEPERS, hydra["sweeper"])
+    launcher = _chosen(
+        "hydra/launcher", _LAUNCHERS, OmegaConf.to_container(composed.hydra.launcher, resolve=True)
+    )
+    sweeper = _chosen(
+        "hydra/sweeper", _SWEEPERS, OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
+    )
     check_launcher(launcher)
     taken = space.read(overrides, sweeper.params)
     first = {axis.key: axis.values[0] for axis in taken.axes}
@@ -118,7 +120,7 @@ def _name_of(taken: space.Space) -> str:
     parts = [
         key.replace("/", ".").rpartition(".")[2].lstrip("+") for key in (axis.key for axis in taken.axes)
     ]
-    what = [*taken.fixed, *(f"{axis.key}={axis}" for axis in taken.axes)]
+    what = [*taken.fixed, *(f"{axis.key}={sorted(axis.values)}" for axis in taken.axes)]
     kept = sorted(line for line in what if not line.startswith(("output=", "tracking.", "sweep.")))
     digest = hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:8]
     return "-".join([*parts[:4], digest])
@@ -130,4 +132,6 @@ def _without_secrets(taken: space.Space, base: TrainConfig) -> space.Space:
     if uri is None or uri == without_credentials(uri):
         return taken
     os.environ["MLFLOW_TRACKING_URI"] = uri
-    return replace(taken, fixed=[line for line in taken.fixed if not line.startswith("tracking.uri=")])
+    return replace(
+        taken, fixed=[line for line in taken.fixed if not line.lstrip("+").startswith("tracking.uri=")]
+    )

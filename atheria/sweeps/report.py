@@ -1,4 +1,4 @@
-"""What came of a sweep: a table, the best, the failures, two pictures."""
+"""What came of a sweep: a table, the best, the failures."""
 
 import csv
 import io
@@ -10,6 +10,7 @@ from atheria import endings
 from atheria.sweeps.points import Outcome, Point
 
 UNFINISHED = "-"
+STATUSES = ("FINISHED", "PRUNED", "FAILED", "KILLED", "MISSING")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Row:
 
     @property
     def status(self) -> str:
-        """FINISHED, PRUNED, FAILED, KILLED, or MISSING."""
+        """One of `STATUSES`."""
         if self.outcome is None:
             return "MISSING"
         return "PRUNED" if self.outcome.is_pruned else self.outcome.status

@@ -1,8 +1,8 @@
 """Which points a sweep tries: all of a grid, or those that Optuna proposes."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from atheria import endings
 from atheria.config import GridConfig, OptunaConfig, TrainConfig, UserError
@@ -11,16 +11,6 @@ from atheria.sweeps.space import Space
 
 MakePoint = Callable[[dict[str, str], Trial | None], Point]
 """The point of the settings that are its own."""
-
-
-class Search(Protocol):
-    """Proposes points, and hears what became of them."""
-
-    def propose(self, free: int) -> list[Point]:
-        """The next points, where so many more can run; none once there is nothing left to try."""
-
-    def tell(self, point: Point, outcome: Outcome) -> None:
-        """Hears what became of a point."""
 
 
 class Grid:
@@ -38,7 +28,7 @@ class Grid:
         return len(self._left)
 
     def propose(self, free: int) -> list[Point]:
-        """All at once: who runs them knows best how many can run."""
+        """All at once, whatever is free: who runs them knows best how many can run."""
         proposed, self._left = self._left, []
         return proposed
 
@@ -92,7 +82,7 @@ class OptunaSearch:
         self._study = trials.open_study(
             self._template, trials.make_sampler(config, name, storage), base.sweep.direction
         )
-        self._unfinished = trials.unfinished(self._study)
+        self._unfinished = trials.unfinished(self._study, space.axes)
 
     def __len__(self) -> int:
         return max(0, self._most - len(self._study.trials)) + len(self._unfinished)
@@ -109,7 +99,11 @@ class OptunaSearch:
                 number, varied = trials.ask(self._study, self._space.axes)
             else:
                 break
-            proposed.append(self._make_point(varied, trials.numbered(self._template, number)))
+            try:
+                proposed.append(self._make_point(varied, replace(self._template, number=number)))
+            except UserError:
+                trials.tell_failed(self._study, number)
+                raise
         return proposed
 
     def tell(self, point: Point, outcome: Outcome) -> None:

@@ -1,6 +1,7 @@
 """Jobs as tasks of SLURM job arrays, by submitit."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -28,8 +29,12 @@ _BETWEEN_LOOKS = 1.0
 """Seconds between looks for word from the jobs, which are files."""
 _BETWEEN_QUESTIONS = 30
 """Seconds between questions to SLURM's accounting, at most; soon after a submission they are fewer."""
-_PATIENCE = 10.0
+_BETWEEN_LISTS, _TIMEOUT = 5.0, 30.0
+"""Seconds between lists of the queue, and that SLURM has for an answer."""
+_PATIENCE = 30.0
 """Seconds that the word of a job may take to come through a network's file system."""
+_LARGEST_ARRAY = 1000
+"""Jobs; SLURM's own default is at most 1,001."""
 _QUESTIONS = 10
 """To SLURM about a job, which says nothing for a moment after it was queued again."""
 _UNFINISHED = ("PENDING", "RUNNING", "REQUEUED", "REQUEUE_HOLD", "COMPLETING", "CONFIGURING", "SUSPENDED")
@@ -58,10 +63,12 @@ class SlurmLauncher:
                 "hydra/launcher=slurm needs SLURM's commands (sbatch, srun), which are not here; start the "
                 "sweep on a login node of the cluster"
             ) from None
-        name = f"atheria-{Path(folder).name}"
-        self.how_to_end: str | None = f"scancel --name={name}"
+        self._name = f"atheria-{Path(folder).name}"
+        self.how_to_end: str | None = f"scancel --name={self._name}"
+        self._queued: set[str] = set()
+        self._queue_asked = -math.inf
         wanted = {
-            "job_name": name,
+            "job_name": self._name,
             "cpus_per_task": config.cores,
             "mem": f"{int(config.memory_gb * 1024)}MB",
             "gpus_per_node": config.gpus or None,
@@ -83,7 +90,7 @@ class SlurmLauncher:
         self._silent_since: dict[str, float] = {}
 
     def submit(self, points: Sequence[Point]) -> None:
-        """Queues them as one array."""
+        """Queues them as arrays."""
         known = self._known_jobs()
         fresh = []
         for point in points:
@@ -96,16 +103,17 @@ class SlurmLauncher:
             point.begin()
         if not fresh:
             return
-        try:
-            with self._executor.batch():
-                jobs = [self._executor.submit(_Job(point.folder)) for point in fresh]
-        except FailedJobError as error:
-            raise UserError(f"SLURM takes no such job: {_last_line(error)}") from None
-        for point, queued in zip(fresh, jobs, strict=True):
-            self._jobs[point.digest] = point, queued
-            known[point.digest] = queued.job_id
-        text = json.dumps(known, indent=2) + "\n"
-        atomically(self._folder / JOBS, lambda file: file.write_text(text))
+        for start in range(0, len(fresh), _LARGEST_ARRAY):
+            part = fresh[start : start + _LARGEST_ARRAY]
+            try:
+                with self._executor.batch():
+                    jobs = [self._executor.submit(_Job(point.folder)) for point in part]
+            except FailedJobError as error:
+                raise UserError(f"SLURM takes no such job: {_last_line(error)}") from None
+            for point, queued in zip(part, jobs, strict=True):
+                self._jobs[point.digest] = point, queued
+                known[point.digest] = queued.job_id
+            self._remember(known)
 
     def wait(self, seconds: float) -> list[Ended]:
         """Those that have left word, or are gone without."""
@@ -128,7 +136,7 @@ class SlurmLauncher:
         for digest, (point, job) in self._jobs.items():
             if Outcome.of(point) is not None:
                 found.append((point, None))
-            elif not job.watcher.is_done(job.job_id):
+            elif not self._seems_gone(job):
                 self._silent_since.pop(digest, None)
             elif time.monotonic() - self._silent_since.setdefault(digest, time.monotonic()) < _PATIENCE:
                 continue
@@ -140,11 +148,31 @@ class SlurmLauncher:
                 )
         return found
 
-    @staticmethod
-    def _is_back(job: "submitit.Job[Any]") -> bool:
+    def _seems_gone(self, job: "submitit.Job[Any]") -> bool:
+        """Whether a job has ended, by the accounting; where that does not know, by the queue."""
+        state = job.watcher.get_state(job.job_id)
+        if state in ("UNKNOWN", "PREEMPTED"):
+            return job.job_id not in self._queue()
+        return state not in _UNFINISHED
+
+    def _is_back(self, job: "submitit.Job[Any]") -> bool:
         """Whether a job that seemed to have ended is queued again: after a node has failed, for example."""
         job.watcher.clear()  # which asks no more about what seemed to have ended
-        return not job.watcher.is_done(job.job_id, mode="force")
+        return not self._seems_gone(job)
+
+    def _queue(self) -> set[str]:
+        """The jobs of the sweep that wait or run; asked now and then."""
+        if time.monotonic() - self._queue_asked > _BETWEEN_LISTS:
+            listed = ["squeue", "--noheader", "--array", f"--name={self._name}", "--format=%i"]
+            answer = subprocess.run(listed, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+            if answer.returncode == 0:
+                self._queued = set(answer.stdout.split())
+            self._queue_asked = time.monotonic()
+        return self._queued
+
+    def _remember(self, known: dict[str, str]) -> None:
+        text = json.dumps(known, indent=2) + "\n"
+        atomically(self._folder / JOBS, lambda file: file.write_text(text))
 
     def _known_jobs(self) -> dict[str, str]:
         path = self._folder / JOBS
@@ -155,7 +183,7 @@ class SlurmLauncher:
         if job_id is None:
             return None
         job: submitit.Job[Any] = submitit.SlurmJob(self._folder, job_id)
-        return job if job.watcher.get_state(job_id) in _UNFINISHED else None
+        return None if self._seems_gone(job) else job
 
 
 class _Job:
@@ -176,8 +204,8 @@ class _Job:
         if outcome.status == endings.REQUEUED:
             try:
                 queue_again(signal.SIGUSR2, None)
-            except subprocess.CalledProcessError:
-                pass  # SLURM has done it itself
+            except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+                pass  # SLURM has done it itself; if not, the sweep finds the job gone
             except UncompletedJobError as error:
                 given_up = replace(
                     outcome, status=endings.FAILED, error=f"{error}; see hydra.launcher.requeue"
@@ -197,7 +225,12 @@ def _is_preempted() -> bool:
     array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{task}"
     for _ in range(_QUESTIONS):
-        answer = subprocess.run(["scontrol", "show", "job", job], capture_output=True, text=True, check=False)
+        try:
+            answer = subprocess.run(
+                ["scontrol", "show", "job", job], capture_output=True, text=True, check=False, timeout=5
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return False
         said = dict(re.findall(r"(\w+)=(\S+)", answer.stdout))
         if "JobState" in said:
             restarts = int(said["Restarts"]) > int(os.environ.get("SLURM_RESTART_COUNT", "0"))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from atheria.config import UserError
@@ -126,8 +126,10 @@ def _axis(override: Override) -> Axis:
         if low >= high:
             raise UserError(f"`{key}`: an interval goes from less to more, got {low} to {high}")
         return Axis(key, (str(low), str(high)), low, high, is_log="log" in value.tags)
+    if isinstance(value, Glob):
+        raise UserError(f"`{key}`: glob is not understood here; list the values")
     values = tuple(override.sweep_string_iterator())
     if isinstance(value, RangeSweep) and len(values) > 1:
-        ends = [int(end) if isinstance(value.start, int) else float(end) for end in (values[0], values[-1])]
-        return Axis(key, values, min(ends), max(ends), value.step, is_log="log" in value.tags)
+        numbers = [int(text) if isinstance(value.start, int) else float(text) for text in values]
+        return Axis(key, values, min(numbers), max(numbers), value.step, is_log="log" in value.tags)
     return Axis(key, values)

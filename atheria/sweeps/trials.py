@@ -5,7 +5,6 @@ database.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cache
 from typing import Literal
 
@@ -16,8 +15,10 @@ from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from atheria.config import OptunaConfig, UserError
+from atheria.progress import warn
 from atheria.stores import without_credentials
 from atheria.sweeps.points import Trial
 from atheria.sweeps.space import Axis
@@ -40,23 +41,17 @@ def open_study(
     Raises:
         UserError: The storage cannot be used, or holds a search of that name in the other direction.
     """
-    try:
-        storage = _storage(trial.storage)
-        pruner = _pruner(trial)
-        if direction is None:
-            return optuna.load_study(study_name=trial.search, storage=storage, sampler=sampler, pruner=pruner)
-        study = optuna.create_study(
-            study_name=trial.search,
-            storage=storage,
-            sampler=sampler,
-            pruner=pruner,
-            direction=direction,
-            load_if_exists=True,
-        )
-    except (ImportError, ValueError, optuna.exceptions.OptunaError) as error:
-        where = without_credentials(trial.storage)
-        said = without_credentials(str(error)).splitlines()[0]
-        raise UserError(f"`hydra.sweeper.storage`: '{where}' cannot be used ({said})") from None
+    storage, pruner = _storage(trial.storage), _pruner(trial)
+    if direction is None:
+        return optuna.load_study(study_name=trial.search, storage=storage, sampler=sampler, pruner=pruner)
+    study = optuna.create_study(
+        study_name=trial.search,
+        storage=storage,
+        sampler=sampler,
+        pruner=pruner,
+        direction=direction,
+        load_if_exists=True,
+    )
     if study.direction.name.lower() != direction:
         raise UserError(
             f"`sweep.direction` of the search '{trial.search}' was another one; choose `sweep.name`"
@@ -90,9 +85,15 @@ def ask(study: optuna.Study, axes: Sequence[Axis]) -> tuple[int, dict[str, str]]
     return trial.number, _written(trial.params)
 
 
-def unfinished(study: optuna.Study) -> list[tuple[int, dict[str, str]]]:
-    """The trials that were begun and not ended, as `ask` returns them."""
-    return [(trial.number, _written(trial.params)) for trial in study.get_trials(states=[TrialState.RUNNING])]
+def unfinished(study: optuna.Study, axes: Sequence[Axis]) -> list[tuple[int, dict[str, str]]]:
+    """The trials that were begun and not ended, as `ask` returns them; those of other keys are ended."""
+    found = []
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        if trial.params.keys() == {axis.key for axis in axes}:
+            found.append((trial.number, _written(trial.params)))
+        else:
+            tell_failed(study, trial.number)
+    return found
 
 
 def tell(study: optuna.Study, number: int, value: float) -> None:
@@ -110,11 +111,6 @@ def tell_failed(study: optuna.Study, number: int) -> None:
     study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
 
 
-def numbered(trial: Trial, number: int) -> Trial:
-    """Another trial of the same search."""
-    return replace(trial, number=number)
-
-
 def is_hopeless(trial: Trial, episode: int, metrics: Mapping[str, float]) -> bool:
     """Whether the search gives a trial up after an evaluation.
 
@@ -125,12 +121,16 @@ def is_hopeless(trial: Trial, episode: int, metrics: Mapping[str, float]) -> boo
         raise UserError(
             f"`sweep.metric`: evaluations have no '{trial.metric}'; they have {', '.join(sorted(metrics))}"
         )
-    study = _study_of(trial)
-    frozen = study.trials[trial.number]
-    asked = optuna.Trial(study, frozen._trial_id)
-    if episode not in frozen.intermediate_values:  # it has been reported before an interruption
-        asked.report(metrics[trial.metric], step=episode)
-    return asked.should_prune()
+    try:
+        study = _study_of(trial)
+        frozen = study.trials[trial.number]
+        asked = optuna.Trial(study, frozen._trial_id)
+        if episode not in frozen.intermediate_values:  # it has been reported before an interruption
+            asked.report(metrics[trial.metric], step=episode)
+        return asked.should_prune()
+    except (OSError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
+        warn(f"the search could not be asked at episode {episode}: {without_credentials(str(error))}")
+        return False
 
 
 @cache
@@ -140,9 +140,15 @@ def _study_of(trial: Trial) -> optuna.Study:
 
 @cache
 def _storage(address: str) -> BaseStorage:
-    if "://" in address:
+    if "://" not in address:
+        return JournalStorage(JournalFileBackend(address))
+    try:
         return RDBStorage(address)
-    return JournalStorage(JournalFileBackend(address))
+    except (ImportError, ValueError, RuntimeError, SQLAlchemyError) as error:
+        said = without_credentials(str(error).splitlines()[0])
+        raise UserError(
+            f"`hydra.sweeper.storage`: '{without_credentials(address)}' cannot be used ({said})"
+        ) from None
 
 
 def _pruner(trial: Trial) -> BasePruner:
@@ -160,8 +166,8 @@ def _distribution(axis: Axis) -> BaseDistribution:
     if axis.low is None or axis.high is None:
         return CategoricalDistribution(axis.values)
     if isinstance(axis.low, int) and isinstance(axis.high, int):
-        return IntDistribution(axis.low, axis.high, log=axis.is_log, step=int(axis.step or 1))
-    return FloatDistribution(axis.low, axis.high, log=axis.is_log, step=axis.step)
+        return IntDistribution(axis.low, axis.high, log=axis.is_log, step=abs(int(axis.step or 1)))
+    return FloatDistribution(axis.low, axis.high, log=axis.is_log, step=abs(axis.step) if axis.step else None)
 
 
 def _written(params: Mapping[str, object]) -> dict[str, str]:

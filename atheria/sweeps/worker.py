@@ -13,7 +13,7 @@ import torch
 
 from atheria import endings, launch
 from atheria.cli import compose_config, to_settings
-from atheria.config import TrainConfig
+from atheria.config import TrainConfig, UserError
 from atheria.jobs import train
 from atheria.runs import POINT_TAG, SWEEP_TAG
 from atheria.stores import without_credentials
@@ -31,6 +31,7 @@ class Part:
         self.name = point.label
         self.parent = point.parent
         self.tags = {SWEEP_TAG: point.sweep, POINT_TAG: point.digest}
+        self.has_begun = Started.of(point) is not None
         self._point = point
 
     def started(self, run_id: str, folder: Path) -> None:
@@ -56,20 +57,23 @@ def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outco
     Returns:
         What became of it. One that will be started again, SCHEDULED, leaves no word in its folder.
     """
-    endings.interrupt_on_signals(is_preempted)
     point = Point.load(folder)
-    os.chdir(point.working_directory)
-    torch.set_num_threads(point.threads)
-    if not launch.place().is_first:
-        return _follow(point)
-    with _printing_to(point.log), _alone(folder):
-        earlier = Outcome.of(point)
-        if earlier is not None and earlier.status == endings.FINISHED:
-            return earlier  # by a process that was thought lost
-        outcome = _train(point)
-        if outcome.status != endings.REQUEUED:
-            outcome.save(point)
-        return outcome
+    endings.interrupt_on_signals(is_preempted)
+    try:
+        os.chdir(point.working_directory)
+        torch.set_num_threads(point.threads)
+        if not launch.place().is_first:
+            return _follow(point)
+        with _printing_to(point.log), _alone(folder):
+            earlier = Outcome.of(point)
+            if earlier is not None and earlier.status == endings.FINISHED:
+                return earlier  # by a process that was thought lost
+            outcome = _train(point)
+    except KeyboardInterrupt as end:  # before the training had begun
+        outcome = Outcome(endings.status_of(end))
+    if outcome.status != endings.REQUEUED:
+        outcome.save(point)
+    return outcome
 
 
 def _follow(point: Point) -> Outcome:
@@ -80,7 +84,7 @@ def _follow(point: Point) -> Outcome:
     try:
         train.check(settings)
         train.run(settings)
-    except KeyboardInterrupt as end:
+    except (KeyboardInterrupt, Exception) as end:  # the first process says what it was
         return Outcome(endings.status_of(end))
     return Outcome(endings.FINISHED)
 
@@ -118,7 +122,7 @@ def _log_failure(settings: TrainConfig, part: Part, error: BaseException) -> Non
         with train.new_run(settings, part) as logged:
             part.started(logged.run_id, logged.folder)
             raise error
-    except type(error):
+    except (type(error), UserError, OSError):
         return
 
 
