@@ -2,10 +2,11 @@
 
     python benchmarks/sweeps.py [--points 64] [--rounds 3] [--launchers local ray slurm] [--docs DIR]
 
-Every contender is a sweep of trainings that last an instant, as a user types it, two jobs at once, in a folder
-of its own with an empty store that has its tables already. They take turns with the same trainings one after
-another in one process, without tracking: what a job of a sweep takes beyond that is its overhead. Launchers and
-databases that are not installed are left out. Writes DIR/sweeps.json and, into DIR/scaling.md, the figures.
+Every contender is a sweep of trainings that last an instant, as a user types it, two jobs at once, in a
+folder of its own with an empty store that has its tables already. They take turns with the same trainings one
+after another in one process, without tracking: what a job of a sweep takes beyond that is its overhead.
+Launchers and databases that are not installed are left out. Writes DIR/sweeps.json and, into DIR/scaling.md,
+the figures. With fewer points it tries everything for a moment; its figures mean nothing.
 """
 
 import argparse
@@ -80,18 +81,18 @@ def grid(points: int) -> list[str]:
 
 def work(points: int, result: Path) -> None:
     """The trainings of a sweep in this process, and what is computed for each before it starts."""
-    from atheria.cli import configure
+    from atheria.cli import compose_config, to_settings
     from atheria.config import TrainConfig
+    from atheria.jobs import train
     from atheria.sweeps.plan import plan
-    from atheria.train import JOB
 
     torch.set_num_threads(1)
     trained, checked = [], []
     for seed in range(points):
         start = time.perf_counter()
-        run = configure("train", TrainConfig, JOB, [*TINY, f"seed={seed}", "tracking=off"])
+        settings = to_settings(TrainConfig, compose_config("train", [*TINY, f"seed={seed}", "tracking=off"]))
         ready = time.perf_counter()
-        run()
+        train.run(settings)
         trained.append(time.perf_counter() - ready)
         checked.append(ready - start)
     sweep = plan(grid(points))
@@ -205,28 +206,35 @@ class Measured:
         start = time.perf_counter()
         Store(f"sqlite:///{self._empty}", create=True)
         self.result["new_store"] = time.perf_counter() - start
-        missing = []
-        if "slurm" in self._launchers:
-            self._slurm = Slurm(cores=SLOTS) if find_spec("submitit") and Slurm.programs() else None
-            if self._slurm is None:
-                missing.append("slurm")
-            else:
-                self._stack.callback(self._slurm.stop)
-                self._slurm.start()
-        if "ray" in self._launchers and not find_spec("ray"):
-            missing.append("ray")
-        self._postgresql = PostgreSQL() if "local" in self._launchers and PostgreSQL.programs() else None
-        if self._postgresql is not None:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def _start(self) -> None:
+        """Starts what is installed of SLURM and PostgreSQL, and says what is left out."""
+        self._slurm, self._postgresql, missing = None, None, set()
+        if "slurm" in self._launchers and find_spec("submitit") and Slurm.programs():
+            self._slurm = Slurm(cores=SLOTS)
+            self._stack.callback(self._slurm.stop)
+            self._slurm.start()
+        if "local" in self._launchers and PostgreSQL.programs():
+            self._postgresql = PostgreSQL()
             self._stack.callback(self._postgresql.remove)
             self._postgresql.start()
-        self.contenders = [
-            (launcher, store)
-            for launcher, store in CONTENDERS
-            if launcher in self._launchers
-            and launcher not in missing
-            and (store != "postgresql" or self._postgresql)
-        ]
-        return self
+        if self._slurm is None:
+            missing.add("slurm")
+        if self._postgresql is None:
+            missing.add("postgresql")
+        if find_spec("ray") is None:
+            missing.add("ray")
+        wanted = [contender for contender in CONTENDERS if contender[0] in self._launchers]
+        self.contenders = [contender for contender in wanted if not missing & set(contender)]
+        for launcher, store in wanted:
+            if (launcher, store) not in self.contenders:
+                print(f"left out  {launcher}, {STORES[store]}: not installed", flush=True)
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
@@ -461,8 +469,8 @@ def block(result: Numbers) -> str:
     return "\n".join(
         [
             "<!-- sweeps: written by benchmarks/sweeps.py -->",
-            f"Measured: sweeps of {result['points']} runs, {EPISODES} episodes each of an `mlp` on 8 x 8 cells, "
-            f"{result['slots']} jobs at once, on {known['cores']} cores of an {known['cpu']}; "
+            f"Measured: sweeps of {result['points']} runs, {EPISODES} episodes each of an `mlp` on 8 x 8 "
+            f"cells, {result['slots']} jobs at once, on {known['cores']} cores of an {known['cpu']}; "
             f"{', '.join(f'{name} {value}' for name, value in named.items())}; {known['date']}. "
             "Two figures are the least and the median of "
             f"{len(result['alone']['training'])} rounds.",
@@ -520,8 +528,8 @@ def _growth(result: Numbers) -> list[str]:
     again = ", ".join(f"{both(seconds, 1)} s with {points}" for points, seconds in result["again"].items())
     report = ", ".join(f"{seconds:.1f} s on {int(points):,}" for points, seconds in result["report"].items())
     return [
-        f"The same command again, where all points have finished: {again}. A report (table and pictures, once a "
-        f"minute and at the end): {report} points.",
+        f"The same command again, where all points have finished: {again}. A report (table, pictures; once "
+        f"a minute and at the end): {report} points.",
         "",
     ]
 
@@ -580,7 +588,7 @@ def _times(result: Numbers) -> Iterator[str]:
     for launcher, store, measured in _contenders(result):
         if store == "sqlite":
             seconds = [median(measured["overhead"]) * many for many in MANY]
-            yield _row(f"overhead of all jobs, {launcher}, / jobs at once", seconds)
+            yield _row(f"overhead of all jobs, summed, {launcher}", seconds)
 
 
 def _row(name: str, seconds: list[float]) -> str:

@@ -1,6 +1,7 @@
 """The benchmarks run; what they measure is in docs/."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,22 @@ def test_tracking_is_measured_and_loses_nothing(tmp_path: Path) -> None:
     assert measured["outages"]["every_point_once_in_order"]
     assert {"off", "off again", "sqlite", "server"} < set(measured["cost"]["smallest (mlp)"])
     assert "99th percentile" in (tmp_path / "tracking.md").read_text()
+
+
+@pytest.mark.slow
+def test_sweeps_are_measured_and_are_whole(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/sweeps.py"
+    shutil.copyfile(ROOT / "docs/scaling.md", tmp_path / "scaling.md")
+    small = ["--points", "4", "--rounds", "1", "--launchers", "local"]
+    subprocess.run([sys.executable, script, *small, "--docs", tmp_path], check=True, timeout=600)
+    measured = json.loads((tmp_path / "sweeps.json").read_text())
+    for store in ("off", "sqlite", "server"):
+        assert measured[f"local {store}"]["rows"] == [4]
+        assert measured[f"local {store}"]["complete"] == [True]
+    assert measured["again"].keys() == {"1", "4"}
+    assert measured["local server"]["requests"][0] > 5
+    page = (tmp_path / "scaling.md").read_text()
+    assert "| local | an SQLite file |" in page
+    assert "Not measured yet" not in page
+    assert page.startswith("# Sweeps")
+    assert page.endswith("than above.\n")

@@ -16,6 +16,7 @@ from mlflow.entities import Run
 
 from atheria import checkpoint
 from atheria.stores import store_uri
+from atheria.train import train
 
 from .cluster import Slurm
 from .conftest import missing
@@ -223,6 +224,22 @@ def test_a_cancelled_job_is_not_queued_again(slurm: Slurm) -> None:
     assert "of 1 points, 1 KILLED; the same command goes on with them" in printed
     assert not slurm.queue()
     assert {run.info.status for name, run in runs().items() if name} == {"KILLED"}
+
+
+def test_the_processes_of_a_job_train_one_run(slurm: Slurm) -> None:
+    overrides = [*TINY, "trainer.batch_size=4", "trainer.precision=fp64", "trainer.episodes=20"]
+    end(begin(*overrides, "hydra.launcher.processes=2", "sweep.name=several"))
+    found = runs()
+    assert found.keys() == {"", "several"}
+    assert found["several"].info.status == "FINISHED"
+    alone = train([*overrides, "output=alone"])
+    run_id = found["several"].info.run_id
+    together, apart = (
+        checkpoint.load(folder / "checkpoints/last.pth")["model_state_dict"]
+        for folder in (Path("outputs/runs") / run_id, alone.folder)
+    )
+    for key, value in apart.items():
+        torch.testing.assert_close(together[key], value, rtol=1e-9, atol=1e-9)
 
 
 def test_what_slurm_refuses_is_said() -> None:
