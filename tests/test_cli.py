@@ -20,7 +20,7 @@ MISTAKES = [
     (["trainer=v5"], "`trainer` has no option 'v5'; allowed: v3, v4"),
     (
         ["experiment=nope"],
-        "`experiment` has no option 'nope'; allowed: long_horizon, progressive, seed_v3, seed_v4, sweep_v3_v4",
+        "has no option 'nope'; allowed: long_horizon, progressive, seed_v3, seed_v4, sweep_v3_v4",
     ),
     (
         ["noise/curriculum=exp"],

@@ -82,14 +82,14 @@ class Report:
         """All of it, a line for each point, the best first."""
         metrics = sorted({key for row in self.rows if row.outcome for key in row.outcome.metrics})
         metrics = [self.metric, *(key for key in metrics if key != self.metric)]
-        text = io.StringIO()
+        text, varied = io.StringIO(), self.varied
         lines = csv.writer(text, lineterminator="\n")
-        lines.writerow([*self.varied, "status", *metrics, "seconds", "run_id", "error", "log"])
+        lines.writerow([*varied, "status", *metrics, "seconds", "run_id", "error", "log"])
         for row in self.ranked:
             outcome = row.outcome or Outcome("MISSING")
             lines.writerow(
                 [
-                    *(row.point.varied.get(key, "") for key in self.varied),
+                    *(row.point.varied.get(key, "") for key in varied),
                     row.status,
                     *(outcome.metrics.get(key, "") for key in metrics),
                     round(outcome.seconds, 1),
@@ -102,12 +102,13 @@ class Report:
 
     def table(self, most: int) -> list[list[str]]:
         """The head of the table, for people: its title line and at most so many rows, the best first."""
-        title = [*self.varied, "status", self.metric, "run"]
+        varied = self.varied
+        title = [*varied, "status", self.metric, "run"]
         return [
             title,
             *(
                 [
-                    *(brief(row.point.varied.get(key, "")) for key in self.varied),
+                    *(brief(row.point.varied.get(key, "")) for key in varied),
                     row.status,
                     UNFINISHED if (value := self.value(row)) is None else f"{value:.4g}",
                     (row.outcome.run_id if row.outcome else None) or UNFINISHED,

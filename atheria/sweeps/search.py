@@ -64,7 +64,7 @@ class OptunaSearch:
     ) -> None:
         from atheria.sweeps import trials
 
-        storage = config.storage or str(folder / trials.FILE)
+        storage = trials.without_password(config.storage or str(folder / trials.FILE))
         plan = base.trainer
         self._template = Trial(
             number=0,

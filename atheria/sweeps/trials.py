@@ -4,6 +4,7 @@ The storage is a journal in the sweep's folder, which processes on several machi
 database.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Literal
@@ -24,6 +25,8 @@ from atheria.sweeps.points import Trial
 from atheria.sweeps.space import Axis
 
 FILE = "optuna.journal"
+STORAGE = "ATHERIA_OPTUNA_STORAGE"
+"""Where the jobs of a search find a storage's address that holds a password."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -138,10 +141,21 @@ def _study_of(trial: Trial) -> optuna.Study:
     return open_study(trial, sampler=None, direction=None)
 
 
+def without_password(address: str) -> str:
+    """An address of a storage for files that others may read; a password is passed on by the environment."""
+    shown = without_credentials(address)
+    if shown != address:
+        os.environ[STORAGE] = address
+    return shown
+
+
 @cache
 def _storage(address: str) -> BaseStorage:
     if "://" not in address:
         return JournalStorage(JournalFileBackend(address))
+    whole = os.environ.get(STORAGE, "")
+    if without_credentials(whole) == address:
+        address = whole
     try:
         return RDBStorage(address)
     except (ImportError, ValueError, RuntimeError, SQLAlchemyError) as error:
