@@ -95,11 +95,8 @@ class Store:
             if known := self._of_identity(identity.id, [experiment]):
                 return str(known[0].info.run_id)
             tags = {**identity.tags, ID_TAG: identity.id}
-            if parent := tags.get(PARENT_TAG):  # by which of its two names its child may know it
-                known_parent = self._run(parent)
-                if known_parent is None:
-                    raise OutageError(f"{shown(self.uri)} does not have the run's parent '{parent}' yet")
-                tags[PARENT_TAG] = known_parent.info.run_id
+            if (parent := tags.get(PARENT_TAG)) and (known_parent := self._run(parent)):
+                tags[PARENT_TAG] = known_parent.info.run_id  # the child may know it by its own ID only
             created = self._client.create_run(
                 experiment, start_time=identity.started, tags=tags, run_name=identity.name
             )
