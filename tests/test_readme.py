@@ -38,14 +38,24 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
     to_settings(SCHEMAS[name], compose_config(name, words[1:]))
 
 
-@pytest.mark.parametrize("name", ["first_run", "learning", "tracking"])
-def test_the_figures_of_the_readme_are_those_of_the_file(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "page"),
+    [
+        ("first_run", "README.md"),
+        ("learning", "README.md"),
+        ("tracking", "README.md"),
+        ("sweeps", "docs/scaling.md"),
+    ],
+)
+def test_the_figures_of_a_page_are_those_of_the_file(
+    name: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")  # as when it is run as a script
     spec = importlib.util.spec_from_file_location(name, ROOT / f"benchmarks/{name}.py")
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     measured = json.loads((ROOT / f"docs/{name}.json").read_text())
-    assert script.block(measured) in (ROOT / "README.md").read_text()
+    assert script.block(measured) in (ROOT / page).read_text()
 
 
 def test_links_lead_somewhere() -> None:
