@@ -82,7 +82,7 @@ def test_a_sweep_holds_foreign_laws_and_ours() -> None:
     sizes = [option for option in SMALL if "model." not in option]
     swept = atheria("train", "-m", "model=drift,mlp", "model.d_state=2", *sizes)
     assert swept.returncode == 0, swept.stderr
-    assert swept.stdout.count("atheria.rollout run_id=") == 2
+    assert swept.stdout.count("\nfinished  ") == 2
 
 
 @pytest.mark.usefixtures("somebody")

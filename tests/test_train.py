@@ -314,13 +314,3 @@ def test_a_terminal_sees_a_bar_with_the_loss_its_terms_and_the_noise() -> None:
     assert process.returncode == 0
     for part in (b"episode", b"loss=", b"survival=", b"symmetry=", b"complexity=", b"noise="):
         assert part in shown
-
-
-def test_a_sweep_trains_each_point() -> None:
-    process = train_process("model=mlp", "seed=0,1", "trainer=v3,v4", "-m")
-    _, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    runs = MlflowClient(store_uri(None)).search_runs(["1"])
-    assert {(r.data.params["seed"], r.data.params["trainer.name"]) for r in runs} == {
-        (seed, trainer) for seed in "01" for trainer in ("v3", "v4")
-    }
