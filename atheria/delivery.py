@@ -1,6 +1,5 @@
 """From the journal of a run to its store: in order, as often as needed, while nobody waits."""
 
-import fcntl
 import json
 import os
 import subprocess
@@ -8,14 +7,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
 
 from atheria import journal
 from atheria.config import UserError
-from atheria.files import short
+from atheria.files import alone, short
 from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
 from atheria.progress import WARNING, warn
 from atheria.stores import shown, without_credentials
@@ -76,7 +74,7 @@ def deliver(folder: Path, store: Store) -> str:
         OutageError: The store gives no answer; what it has by then is noted.
         UserError: The run was deleted.
     """
-    with _alone(folder):
+    with alone(folder / LOCK):  # the courier of a process that was killed may still be at it
         journal.sync(folder)
         try:
             return _deliver(folder, store, journal.delivered(folder))
@@ -95,17 +93,6 @@ def _deliver(folder: Path, store: Store, done: Delivered) -> str:
         _send(folder, store, run_id, batch.records)
         journal.write_delivered(folder, Delivered(run_id, batch.end))
     return run_id
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time delivers a journal: the courier of one that was killed may still be at it."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def waiting(folder: Path) -> int:

@@ -1,11 +1,13 @@
 """Files that are whole: written atomically, digested, checked before they are read."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from atheria.config import UserError
@@ -68,6 +70,22 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Lets one process at a time in, and the others wait; a process that ends lets the next one in.
+
+    Args:
+        path: What is locked: a file, which is made where there is none, or a folder.
+    """
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT
+    descriptor = os.open(path, flags, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def verify_zip(path: Path, what: str) -> None:

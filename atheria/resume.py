@@ -108,8 +108,7 @@ def adapted(found: Resumption, config: TrainConfig) -> dict[str, Any]:
 
 def fingerprint(settings: Mapping[str, Any]) -> str:
     """Digest of the settings of a run without those that do not change its course."""
-    text = json.dumps(_compared(settings, _NOT_COMPARED), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest(settings, _NOT_COMPARED)
 
 
 def point_digest(settings: Mapping[str, Any]) -> str:
@@ -117,8 +116,7 @@ def point_digest(settings: Mapping[str, Any]) -> str:
 
     Unlike by `fingerprint`, runs differ that are trained for longer or on another device.
     """
-    text = json.dumps(_compared(settings, ("output", "sweep", "tracking", "trainer.resume")), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return _digest(settings, ("output", "sweep", "tracking", "trainer.resume"))
 
 
 def find(config: TrainConfig, point: Mapping[str, str] | None = None) -> Resumption | None:
@@ -351,6 +349,11 @@ def _check_law(found: Resumption, config: TrainConfig) -> None:
             f"`trainer.resume`: the law of {found.source} is another one; set it as it was, or start a new "
             "run with trainer.init_from\n" + "\n".join(lines)
         )
+
+
+def _digest(settings: Mapping[str, Any], without: tuple[str, ...]) -> str:
+    text = json.dumps(_compared(settings, without), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _compared(settings: Mapping[str, Any], without: tuple[str, ...]) -> dict[str, Any]:

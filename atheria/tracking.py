@@ -4,7 +4,6 @@ Without ``tracking.uri`` and ``MLFLOW_TRACKING_URI``, the store is ``sqlite:///o
 artifacts in ``outputs/mlartifacts``.
 """
 
-import fcntl
 import logging
 import os
 import re
@@ -31,7 +30,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from atheria import journal
 from atheria.config import UserError
-from atheria.files import short
+from atheria.files import alone, short
 from atheria.stores import DEFAULT_STORE, shown, sqlite_file, store_uri, without_credentials
 
 ARTIFACTS = "mlartifacts"
@@ -379,19 +378,8 @@ def _client(uri: str, create: bool) -> MlflowClient:
             f"there is no store '{short(file)}' here; run from the folder that holds it, or give "
             "tracking.uri=... or MLFLOW_TRACKING_URI"
         )
-    with _alone(file):
+    with alone(file.parent):  # MLflow's making of the tables of a new file races
         return MlflowClient(tracking_uri=uri)
-
-
-@contextmanager
-def _alone(database: Path) -> Iterator[None]:
-    """Lets one process at a time make the tables of a new SQLite store: MLflow's making of them races."""
-    folder = os.open(database.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
 
 
 @contextmanager

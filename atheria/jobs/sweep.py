@@ -226,7 +226,9 @@ class _UnderWay:
         started = Started.of(point)
         if started is not None and journal.status(Path(started.folder)) == endings.FINISHED:
             best = checkpoint.load(Path(started.folder) / checkpoint.BEST)
-            return Outcome(endings.FINISHED, started.run_id, best["metrics"]["latest"])
+            outcome = Outcome(endings.FINISHED, started.run_id, best["metrics"]["latest"])
+            outcome.save(point)
+            return outcome
         error = without_credentials(f"{fault or 'its job ended without a word'}")
         outcome = Outcome(endings.FAILED, started.run_id if started else None, error=error)
         outcome.save(point)

@@ -1,6 +1,5 @@
 """What a job of a sweep does: it trains one point, and leaves word of what became of it."""
 
-import fcntl
 import os
 import sys
 import time
@@ -14,6 +13,7 @@ import torch
 from atheria import endings, launch
 from atheria.cli import compose_config, to_settings
 from atheria.config import TrainConfig, UserError
+from atheria.files import alone
 from atheria.jobs import train
 from atheria.runs import POINT_TAG, SWEEP_TAG
 from atheria.stores import without_credentials
@@ -64,7 +64,8 @@ def run(folder: Path, is_preempted: Callable[[], bool] = lambda: False) -> Outco
         torch.set_num_threads(point.threads)
         if not launch.place().is_first:
             return _follow(point)
-        with _printing_to(point.log), _alone(folder):
+        # Another process may have outlived the sweep that started it, and be at the same point.
+        with _printing_to(point.log), alone(folder / LOCK):
             earlier = Outcome.of(point)
             if earlier is not None and earlier.status == endings.FINISHED:
                 return earlier  # by a process that was thought lost
@@ -129,17 +130,6 @@ def _log_failure(settings: TrainConfig, part: Part, error: BaseException) -> Non
 def _first_line(error: BaseException) -> str:
     said = (str(error).splitlines() or [""])[0]
     return without_credentials(f"{type(error).__name__}: {said}")
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Waits for another process that is at the same point: it may have outlived the sweep that started it."""
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
