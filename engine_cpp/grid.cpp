@@ -52,9 +52,7 @@ void Grid::edit(at::Tensor psi) {
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
-  auto output = law.forward(psi_, memory_);
-  check_delta(output.delta, psi_);
-  const auto quiet = advance(psi_, output.delta, physics, reference_energy_, seed, step_count_).contiguous();
+  auto [quiet, memory] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   if (!std::isfinite(next.sum(at::kDouble).item<double>())) {
@@ -62,8 +60,8 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
                               "; the state before it is kept. Normalise, or raise `gamma`");
   }
   psi_ = next;
-  before_noise_ = quiet;
-  memory_ = std::move(output.memory);
+  before_noise_ = std::move(quiet);
+  memory_ = std::move(memory);
   ++step_count_;
 }
 

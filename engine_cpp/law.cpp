@@ -84,6 +84,14 @@ class TorchScriptLaw final : public Law {
 
 }  // namespace
 
+Law::Advanced Law::advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
+                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
+  auto output = forward(psi, memory);
+  check_delta(output.delta, psi);
+  return {atheria::advance(psi, output.delta, physics, reference_energy, seed, step).contiguous(),
+          std::move(output.memory)};
+}
+
 void check_delta(const at::Tensor& delta, const at::Tensor& psi) {
   if (delta.sizes() == psi.sizes() && delta.scalar_type() == at::kFloat) return;
   std::ostringstream got;

@@ -7,9 +7,26 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "physics.hpp"
+
 namespace atheria {
+
+// Steps scattered cells of a law that sees no further than a cell's nearest neighbours.
+class CellKernel {
+ public:
+  virtual ~CellKernel() = default;
+  virtual std::int64_t radius() const = 0;  // R: 0 or 1
+
+  // The step before noise, of n cells; `global` normalisation is left to the caller. Safe to call from
+  // several threads.
+  // neighbours: n * (2R+1)^2 pointers, row by row from (x-R, y-R), each to the 2d numbers of a cell.
+  // fires: n flags, whether a cell updates; null where all do. next: n * 2d numbers.
+  virtual void step(const float* const* neighbours, const std::uint8_t* fires, std::int64_t n,
+                    const Physics& physics, float* next) const = 0;
+};
 
 class Law {
  public:
@@ -17,9 +34,24 @@ class Law {
     at::Tensor delta;
     at::Tensor memory;  // undefined where the law has none
   };
+  struct Advanced {
+    at::Tensor psi;  // contiguous; not finite where the step is not
+    at::Tensor memory;
+  };
 
   virtual ~Law() = default;
   virtual Output forward(const at::Tensor& psi, const at::Tensor& memory) = 0;
+
+  // The whole step before noise; see atheria::advance. A backend may fuse it.
+  virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
+                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step);
+
+  // R where the output at a cell depends on no cell further away; none where it does, or nobody knows.
+  virtual std::optional<std::int64_t> receptive_radius() const { return {}; }
+
+  // Null where the backend has none.
+  virtual const CellKernel* cell_kernel() const { return nullptr; }
+
   virtual at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) = 0;
   virtual bool has_memory() const = 0;
   virtual std::int64_t stride() const = 0;  // H and W of a grid must be multiples of it
