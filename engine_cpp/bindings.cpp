@@ -51,8 +51,8 @@ class InterruptCheck {
 class BoundEngine {
  public:
   BoundEngine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-              const std::string& precision)
-      : engine_(d_state, device, threads, precision) {}
+              const std::string& precision, const std::string& backend)
+      : engine_(d_state, device, threads, precision, backend) {}
 
   template <typename Work>
   auto without_gil(Work work) {
@@ -168,8 +168,9 @@ NB_MODULE(_core, m) {
   nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
 
   nb::class_<BoundEngine>(m, "Engine")
-      .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&>(),
-           "d_state"_a = nb::none(), "device"_a = "cpu", "threads"_a = 0, "precision"_a = "fp32")
+      .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&, const std::string&>(),
+           "d_state"_a = nb::none(), "device"_a = "cpu", "threads"_a = 0, "precision"_a = "fp32",
+           "backend"_a = "fastest")
       .def(
           "_load_model",
           [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state, double gamma,

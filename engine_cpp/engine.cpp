@@ -37,8 +37,11 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
 }  // namespace
 
 Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-               const std::string& precision)
-    : wanted_d_state_(d_state), device_(parse_device(device)) {
+               const std::string& precision, const std::string& backend)
+    : wanted_d_state_(d_state),
+      device_(parse_device(device)),
+      precision_(precision == "bf16" ? Precision::bf16 : Precision::fp32),
+      backend_(parse_backend(backend)) {
   require(!d_state || (*d_state >= 1 && *d_state <= stream::most_components),
           "`d_state` must be 1 to " + std::to_string(stream::most_components) + ", got " +
               std::to_string(d_state.value_or(0)));
@@ -46,7 +49,9 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
   require(threads >= 0 && threads <= most_threads, "`threads` must be 0 (libtorch's number) to " +
                                                        std::to_string(most_threads) + ", got " +
                                                        std::to_string(threads));
-  require(precision == "fp32", "`precision` must be fp32, got '" + precision + "'");
+  require(precision == "fp32" || precision == "bf16", "`precision` must be fp32 or bf16, got '" + precision + "'");
+  require(precision == "fp32" || kernels().multiply_pairs != nullptr,
+          "`precision` bf16 needs a CPU with AVX512_BF16; this one has " + std::string(kernels().name));
   if (threads > 0) at::set_num_threads(threads);
 }
 
@@ -59,7 +64,7 @@ void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_s
           "the law has `d_state`=" + std::to_string(d_state.value_or(0)) + ", the engine was made with " +
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
-  auto law = load_torchscript_law(path, components, device_);
+  auto law = load_law(path, components, device_, backend_, precision_);
   const c10::InferenceMode inference;
   std::optional<Grid> grid;
   if (grid_ && fits(grid_->shape(), components, *law)) grid = Grid(grid_->psi(), *law);
@@ -222,7 +227,7 @@ Info Engine::info() const {
   return {.backend = law.backend(),
           .why = law.why(),
           .device = device_.str(),
-          .precision = "fp32",
+          .precision = precision_ == Precision::bf16 ? "bf16" : "fp32",
           .threads = at::get_num_threads(),
           .d_state = d_state_,
           .stride = law.stride(),

@@ -55,7 +55,7 @@ class Engine {
 
   // d_state: components of a cell, or none to take the artifact's. threads: 0 keeps libtorch's number.
   Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-         const std::string& precision);
+         const std::string& precision, const std::string& backend);
 
   // Replaces the law. A field that suits the new law stays, as the start of a universe; another is dropped.
   // d_state: none where the file does not tell.
@@ -106,6 +106,8 @@ class Engine {
 
   std::optional<std::int64_t> wanted_d_state_;
   at::Device device_;
+  Precision precision_;
+  Backend backend_;
   std::unique_ptr<Law> law_;
   std::int64_t d_state_ = 0;
   Physics physics_;

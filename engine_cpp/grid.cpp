@@ -52,10 +52,10 @@ void Grid::edit(at::Tensor psi) {
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
-  auto [quiet, memory] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
+  auto [quiet, memory, is_finite] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
-  if (!std::isfinite(next.sum(at::kDouble).item<double>())) {
+  if (!(is_finite && next.is_same(quiet)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
     throw std::overflow_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
                               "; the state before it is kept. Normalise, or raise `gamma`");
   }

@@ -4,6 +4,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "compiled_law.hpp"
+
 namespace atheria {
 namespace {
 
@@ -58,7 +60,9 @@ class TorchScriptLaw final : public Law {
   std::int64_t stride() const override { return stride_; }
   double vacuum_norm() const override { return vacuum_norm_; }
   std::string backend() const override { return "torchscript"; }
-  std::string why() const override { return "every law runs on libtorch"; }
+  std::string why() const override { return why_; }
+  void set_why(std::string why) { why_ = std::move(why); }
+  const torch::jit::Module& module() const { return module_; }
 
  private:
   at::Tensor checked_delta(const at::Tensor& psi) {
@@ -80,6 +84,7 @@ class TorchScriptLaw final : public Law {
   bool has_memory_;
   std::int64_t stride_;
   double vacuum_norm_ = 0;
+  std::string why_;
 };
 
 }  // namespace
@@ -101,20 +106,40 @@ void check_delta(const at::Tensor& delta, const at::Tensor& psi) {
       std::to_string(psi.size(1) / 2) + " right? It returned " + got.str());
 }
 
-std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t d_state,
-                                          const at::Device& device) {
-  std::unique_ptr<TorchScriptLaw> law;
+Backend parse_backend(const std::string& name) {
+  if (name == "fastest") return Backend::fastest;
+  if (name == "compiled") return Backend::compiled;
+  if (name == "torchscript") return Backend::torchscript;
+  throw std::invalid_argument("`backend` must be fastest, compiled or torchscript, got '" + name + "'");
+}
+
+std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, const at::Device& device,
+                              Backend backend, Precision precision) {
+  std::unique_ptr<TorchScriptLaw> script;
   try {
     auto module = torch::jit::load(path, device);
     module.eval();
-    law = std::make_unique<TorchScriptLaw>(std::move(module), device);
+    script = std::make_unique<TorchScriptLaw>(std::move(module), device);
   } catch (const std::invalid_argument&) {
     throw;
   } catch (const std::exception& error) {
     throw std::runtime_error("'" + path + "' cannot be read as TorchScript: " + message_of(error));
   }
   const c10::InferenceMode inference;
-  law->check(d_state);
+  script->check(d_state);
+  if (backend == Backend::torchscript) {
+    script->set_why("`backend` asks for it");
+    return script;
+  }
+  const auto module = script->module();
+  std::unique_ptr<Law> law = std::move(script);
+  auto compilation = compile(law, module, d_state, precision);
+  if (compilation.law) return std::move(compilation.law);
+  if (backend == Backend::compiled || precision == Precision::bf16) {
+    throw std::invalid_argument("the law cannot be compiled, which `backend` or `precision` asks for: " +
+                                compilation.why_not + "; leave them out to run it on libtorch");
+  }
+  static_cast<TorchScriptLaw&>(*law).set_why("not compiled: " + compilation.why_not);
   return law;
 }
 

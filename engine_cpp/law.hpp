@@ -11,6 +11,7 @@
 #include <string>
 
 #include "physics.hpp"
+#include "spatial.hpp"
 
 namespace atheria {
 
@@ -35,8 +36,9 @@ class Law {
     at::Tensor memory;  // undefined where the law has none
   };
   struct Advanced {
-    at::Tensor psi;  // contiguous; not finite where the step is not
+    at::Tensor psi;  // contiguous
     at::Tensor memory;
+    bool is_finite = false;  // known to be; otherwise it may be
   };
 
   virtual ~Law() = default;
@@ -65,11 +67,16 @@ class Law {
 // Throws std::invalid_argument where a law's answer is not float32 of psi's shape.
 void check_delta(const at::Tensor& delta, const at::Tensor& psi);
 
+enum class Backend : std::uint8_t { fastest, compiled, torchscript };
+
+// Throws std::invalid_argument for an unknown name.
+Backend parse_backend(const std::string& name);
+
 // Reads a TorchScript file and checks, on a small field, that it is a law: it maps (B, 2d, H, W) to its own
 // shape and leaves its arguments as they are.
 // Throws std::runtime_error for an unreadable file, std::invalid_argument for one that is no law
-// of d_state components.
-std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t d_state,
-                                          const at::Device& device);
+// of d_state components, or that does not run on the wanted backend.
+std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, const at::Device& device,
+                              Backend backend, Precision precision);
 
 }  // namespace atheria

@@ -6,7 +6,6 @@
 #include <limits>
 #include <stdexcept>
 
-#include "field.hpp"
 #include "philox.hpp"
 
 namespace atheria {
@@ -39,9 +38,6 @@ void Physics::check() const {
   require(fire_rate > 0 && fire_rate <= 1, "`fire_rate` must be above 0 and at most 1", fire_rate);
 }
 
-namespace {
-
-// 1 where a cell updates, else 0: (B, 1, H, W).
 at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::int64_t step) {
   auto mask = at::empty({shape.universes, 1, shape.height, shape.width}, at::kFloat);
   auto* out = mask.data_ptr<float>();
@@ -56,6 +52,8 @@ at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::i
   });
   return mask;
 }
+
+namespace {
 
 // 1 / sqrt(energy), 0 where there is none. An energy beyond float32 gives NaN, lest an explosion pass for
 // vacuum.

@@ -7,6 +7,8 @@
 #include <string>
 #include <string_view>
 
+#include "field.hpp"
+
 namespace atheria {
 
 enum class Normalise { none, cell, global };
@@ -24,6 +26,9 @@ struct Physics {
   // Throws std::invalid_argument where a value is outside its range.
   void check() const;
 };
+
+// 1 where a cell updates, else 0: (B, 1, H, W) on the CPU.
+at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::int64_t step);
 
 // The state after one step, before noise. psi, delta: (B, 2d, H, W); reference_energy: (B, 1, 1, 1),
 // the energy that `global` normalisation restores.

@@ -21,7 +21,8 @@ class Engine(_Engine):
         d_state: Components of a cell; None takes the artifact's.
         device: ``cpu``.
         threads: Threads of libtorch, in the whole process; 0 keeps their number.
-        precision: ``fp32``.
+        precision: ``fp32``, or ``bf16`` for the convolutions of a compiled law on a CPU that has it.
+        backend: ``fastest``: compiled where it can be; or ``compiled`` or ``torchscript``, and no other.
     """
 
     def __init__(
@@ -30,8 +31,9 @@ class Engine(_Engine):
         device: str = "cpu",
         threads: int = 0,
         precision: str = "fp32",
+        backend: str = "fastest",
     ) -> None:
-        super().__init__(d_state, device, threads, precision)
+        super().__init__(d_state, device, threads, precision, backend)
         self._description: Description | None = None
 
     @classmethod

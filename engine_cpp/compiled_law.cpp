@@ -1,0 +1,271 @@
+#include "compiled_law.hpp"
+
+#include <torch/csrc/jit/api/module.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <sstream>
+#include <utility>
+#include <vector>
+
+#include "lowering.hpp"
+#include "plan.hpp"
+
+namespace atheria {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+std::string short_number(double x) {
+  std::ostringstream text;
+  text.precision(2);
+  text << x;
+  return text.str();
+}
+
+// Steps cells from pointers to their surroundings, by the one region that a local program is.
+class RegionCells final : public CellKernel {
+ public:
+  RegionCells(const Plan& plan, std::int64_t channels) : plan_(plan), channels_(channels) {}
+
+  std::int64_t radius() const override { return plan_.last().reach; }
+
+  void step(const float* const* neighbours, const std::uint8_t* fires, std::int64_t n, const Physics& physics,
+            float* next) const override {
+    thread_local Scratch scratch;
+    scratch.prepare(plan_);
+    const auto chunk = plan_.last().chunk();
+    const auto places = (2 * radius() + 1) * (2 * radius() + 1);
+    for (std::int64_t first = 0; first < n; first += chunk) {
+      const auto cells = std::min(chunk, n - first);
+      step_chunk(scratch, neighbours + first * places, fires == nullptr ? nullptr : fires + first, cells, physics,
+                 next + first * channels_);
+    }
+  }
+
+ private:
+  struct Scratch {
+    const Plan* plan = nullptr;
+    std::unique_ptr<RegionRun> run;
+    Floats gathered, out, fires;
+    std::vector<const float*> sources, psi, delta;
+    std::vector<float*> out_rows;
+
+    void prepare(const Plan& wanted) {
+      if (plan == &wanted) return;
+      plan = &wanted;
+      const auto& region = wanted.last();
+      const auto chunk = region.chunk();
+      const auto side = 2 * region.reach + 1;
+      const auto planes = static_cast<std::int64_t>(region.sources.size());
+      run = std::make_unique<RegionRun>(region);
+      gathered = Floats(side * side * planes * chunk);
+      out = Floats(static_cast<std::int64_t>(wanted.delta().size()) * chunk);
+      fires = Floats(chunk);
+      sources.clear();
+      for (std::int64_t i = 0; i < side * side * planes; ++i) sources.push_back(gathered.get() + i * chunk);
+      psi.resize(wanted.delta().size());
+      delta.resize(wanted.delta().size());
+      out_rows.clear();
+      for (std::size_t c = 0; c < delta.size(); ++c) {
+        out_rows.push_back(out.get() + static_cast<std::int64_t>(c) * chunk);
+      }
+    }
+  };
+
+  void step_chunk(Scratch& scratch, const float* const* neighbours, const std::uint8_t* fires, std::int64_t cells,
+                  const Physics& physics, float* next) const {
+    const auto& region = plan_.last();
+    const auto chunk = region.chunk();
+    const auto side = 2 * region.reach + 1;
+    const auto places = side * side;
+    const auto planes = static_cast<std::int64_t>(region.sources.size());
+    for (std::int64_t place = 0; place < places; ++place) {
+      float* const to = scratch.gathered.get() + place * planes * chunk;
+      for (std::int64_t i = 0; i < cells; ++i) {
+        const float* const cell = neighbours[i * places + place];
+        for (std::int64_t s = 0; s < planes; ++s) to[s * chunk + i] = cell[region.sources[at(s)].channel];
+      }
+    }
+    scratch.run->run_scattered(scratch.sources.data(), cells);
+    const auto centre = (places / 2) * planes;
+    for (std::size_t c = 0; c < scratch.psi.size(); ++c) {
+      const auto& delta = plan_.delta()[c];
+      scratch.psi[c] = scratch.sources[at(centre + plan_.psi()[c].row)];
+      scratch.delta[c] = delta.is_local ? std::as_const(*scratch.run).row(delta.row)
+                                        : scratch.sources[at(centre + delta.row)];
+    }
+    if (fires != nullptr) std::copy(fires, fires + cells, scratch.fires.get());
+    kernels().advance({scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
+                       static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
+                       physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
+                      0, cells);
+    for (std::int64_t i = 0; i < cells; ++i) {
+      for (std::int64_t c = 0; c < channels_; ++c) next[i * channels_ + c] = scratch.out_rows[at(c)][i];
+    }
+  }
+
+  const Plan& plan_;
+  std::int64_t channels_;
+};
+
+class CompiledLaw final : public Law {
+ public:
+  CompiledLaw(std::unique_ptr<Law> script, Program program, Precision precision, bool winograd)
+      : script_(std::move(script)),
+        plan_(std::move(program), precision, winograd),
+        radius_(plan_.program().receptive_radius()) {
+    if (plan_.is_local()) cells_ = std::make_unique<RegionCells>(plan_, channels());
+  }
+
+  Output forward(const at::Tensor& psi, const at::Tensor& memory) override {
+    if (!suits(psi)) return script_->forward(psi, memory);
+    auto output = empty_outputs(psi, memory);
+    run(psi, memory, output.delta, output.memory, {});
+    return output;
+  }
+
+  Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
+                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) override {
+    if (!suits(psi)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
+    auto output = empty_outputs(psi, memory);
+    at::Tensor fires;
+    if (physics.fire_rate < 1) fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
+    const auto energies = run(psi, memory, output.delta, output.memory,
+                              {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
+    if (physics.normalise == Normalise::global) restore_energy(output.delta, energies, reference_energy);
+    const bool finite = std::all_of(energies.begin(), energies.end(), [](double e) { return std::isfinite(e); });
+    return {std::move(output.delta), std::move(output.memory), finite};
+  }
+
+  at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {
+    return script_->initial_memory(universes, height, width);
+  }
+  bool has_memory() const override { return script_->has_memory(); }
+  std::int64_t stride() const override { return script_->stride(); }
+  double vacuum_norm() const override { return script_->vacuum_norm(); }
+  std::string backend() const override { return "compiled"; }
+  std::string why() const override { return why_; }
+  std::optional<std::int64_t> receptive_radius() const override { return radius_; }
+  const CellKernel* cell_kernel() const override {
+    return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
+  }
+
+  void set_why(double error) {
+    why_ = "lowered to " + std::to_string(plan_.program().instructions.size()) + " instructions for " +
+           kernels().name + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") + "; differs from libtorch by " +
+           short_number(error) + " of the largest number, or of 1";
+  }
+
+  // Largest difference to libtorch on random fields, relative to the largest number or to 1.
+  double error(std::int64_t d_state) {
+    double worst = 0;
+    const auto unit = std::max(stride(), std::int64_t{1} << plan_.program().levels());
+    auto generator = at::detail::createCPUGenerator(0);
+    for (const auto& [universes, rows, columns] : {std::tuple{1, 4, 4}, {2, 3, 5}, {1, 8, 24}}) {
+      const auto psi = at::randn({universes, 2 * d_state, rows * unit, columns * unit}, generator);
+      const auto memory = initial_memory(universes, rows * unit, columns * unit);
+      const auto remembered = memory.defined() ? at::randn(memory.sizes(), generator) : memory;
+      const auto expected = script_->forward(psi, remembered);
+      const auto got = forward(psi, remembered);
+      worst = std::max(worst, difference(expected.delta, got.delta));
+      if (expected.memory.defined()) worst = std::max(worst, difference(expected.memory, got.memory));
+    }
+    return worst;
+  }
+
+  bool uses_bf16() const { return plan_.uses_bf16(); }
+  std::unique_ptr<Law> give_back() { return std::move(script_); }
+
+ private:
+  std::int64_t channels() const { return static_cast<std::int64_t>(plan_.program().delta.size()); }
+
+  static double difference(const at::Tensor& expected, const at::Tensor& got) {
+    const auto error = (expected - got).abs().max().item<double>();
+    const auto scale = std::max(1.0, expected.abs().max().item<double>());
+    return std::isfinite(error) ? error / scale : std::numeric_limits<double>::infinity();
+  }
+
+  bool suits(const at::Tensor& psi) const {
+    const auto unit = std::int64_t{1} << plan_.program().levels();
+    return psi.is_contiguous() && psi.size(2) % unit == 0 && psi.size(3) % unit == 0;
+  }
+
+  // Memory of a state that nobody holds any more is used again: fresh pages cost more than a step.
+  at::Tensor spare(at::IntArrayRef sizes) {
+    for (auto& tensor : spares_) {
+      if (tensor.sizes() == sizes && tensor.use_count() == 1 && tensor.storage().use_count() == 1) return tensor;
+    }
+    std::erase_if(spares_, [&](const at::Tensor& t) { return t.sizes() != sizes && t.use_count() == 1; });
+    if (spares_.size() >= 8) spares_.erase(spares_.begin());
+    return spares_.emplace_back(at::empty(sizes, at::kFloat));
+  }
+
+  Output empty_outputs(const at::Tensor& psi, const at::Tensor& memory) {
+    return {spare(psi.sizes()), memory.defined() ? spare(memory.sizes()) : at::Tensor()};
+  }
+
+  std::vector<double> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
+                          const at::Tensor& next_memory, const Finish& finish) {
+    const auto remembered = memory.defined() ? memory.contiguous() : memory;
+    return plan_.run(psi.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
+                     out.data_ptr<float>(), next_memory.defined() ? next_memory.data_ptr<float>() : nullptr,
+                     psi.size(0), psi.size(2), psi.size(3), finish);
+  }
+
+  static void restore_energy(const at::Tensor& phi, const std::vector<double>& energies, const at::Tensor& reference) {
+    const auto size = phi.numel() / phi.size(0);
+    for (std::int64_t b = 0; b < phi.size(0); ++b) {
+      if (energies[at(b)] == 0) continue;
+      const auto wanted = reference.select(0, b).item<double>();
+      const auto factor = static_cast<float>(std::sqrt(wanted / energies[at(b)]));
+      float* const data = phi.data_ptr<float>() + b * size;
+      kernels().affine(data, data, size, factor, 0.0F, Activation::none, 0.0F);
+    }
+  }
+
+  std::unique_ptr<Law> script_;
+  Plan plan_;
+  std::optional<std::int64_t> radius_;
+  std::unique_ptr<RegionCells> cells_;
+  std::string why_;
+  std::vector<at::Tensor> spares_;
+};
+
+Program lowered(Law& script, const torch::jit::Module& frozen, std::int64_t d_state) {
+  const auto at_size = [&](std::int64_t universes, std::int64_t rows, std::int64_t columns) {
+    const auto height = rows * std::max<std::int64_t>(8, script.stride());
+    const auto width = columns * std::max<std::int64_t>(8, script.stride());
+    const auto psi = at::empty({universes, 2 * d_state, height, width}, at::kFloat);
+    return lower(frozen, psi, script.initial_memory(universes, height, width));
+  };
+  auto program = at_size(1, 2, 3);
+  if (program != at_size(2, 5, 4)) throw NotLowered("what it computes depends on the size of the grid");
+  return program;
+}
+
+}  // namespace
+
+Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& module, std::int64_t d_state,
+                    Precision precision) {
+  try {
+    const auto program = lowered(*script, torch::jit::freeze(module), d_state);
+    const double limit = precision == Precision::bf16 ? 0.1 : 1e-5;
+    double error = 0;
+    for (const bool winograd : {true, false}) {  // whose rounding errors are larger
+      auto law = std::make_unique<CompiledLaw>(std::move(script), program, precision, winograd);
+      error = law->error(d_state);
+      if (error <= limit) {
+        law->set_why(error);
+        return {std::move(law), ""};
+      }
+      script = law->give_back();
+    }
+    return {nullptr, "our kernels differ from libtorch by " + short_number(error)};
+  } catch (const NotLowered& error) {
+    return {nullptr, error.what()};
+  }
+}
+
+}  // namespace atheria

@@ -1,0 +1,103 @@
+// The arithmetic of compiled laws, on rows of cells. One source, compiled for each kind of CPU; the best
+// that this one runs is chosen once.
+#pragma once
+
+#include <cstdint>
+
+namespace atheria {
+
+enum class Activation : std::uint8_t { none, elu, relu, leaky_relu, tanh, sigmoid, silu };
+enum class Function : std::uint8_t {
+  elu,
+  relu,
+  leaky_relu,
+  tanh,
+  sigmoid,
+  silu,
+  exp,
+  sin,
+  cos,
+  sqrt,
+  rsqrt,
+  square,
+  abs,
+  negate,
+  reciprocal
+};
+enum class Operation : std::uint8_t { add, subtract, multiply, divide };
+
+// What a matrix of weights makes of rows. Rows may be read, never written, up to `overread` floats beyond
+// their last cell.
+struct Product {
+  const float* const* rows;  // `depth` inputs
+  std::int64_t depth;
+  const float* weights;  // packed by pack_weights
+  const float* bias;     // padded like the outputs
+  float* const* out;     // `outputs` rows
+  std::int64_t outputs;
+  Activation activation;
+  float alpha;  // of the activation
+};
+
+// As Product, of pairs of bfloat16: each row interleaves two inputs.
+struct PairProduct {
+  const std::uint32_t* const* rows;  // `depth` pairs
+  std::int64_t depth;
+  const std::uint32_t* weights;
+  const float* bias;
+  float* const* out;
+  std::int64_t outputs;
+  Activation activation;
+  float alpha;
+};
+
+struct Term {
+  const float* row;
+  float factor;
+};
+
+// The step around a law, on one run of cells.
+struct Advance {
+  const float* const* psi;
+  const float* const* delta;
+  float* const* out;
+  std::int64_t channels;
+  float keep;             // 1 - gamma
+  float epsilon;          // 0: no threshold
+  bool normalise;         // each cell
+  const float* fires;     // 1 where a cell updates, else 0; null where all do
+};
+
+struct Moments {
+  double sum, sum_of_squares;
+};
+
+struct Kernels {
+  const char* name;
+  std::int64_t block;  // outputs that are computed together: what weights are packed by
+  void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
+  void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
+  void (*pack_pairs)(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells);
+  void (*affine)(const float* in, float* out, std::int64_t cells, float scale, float shift,
+                 Activation activation, float alpha);
+  void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
+  void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
+  void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t cells);
+  double (*advance)(const Advance& step, std::int64_t first, std::int64_t cells);  // total energy
+  Moments (*moments)(const float* row, std::int64_t cells, float origin);          // about the origin
+  void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
+  void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
+  // See winograd.hpp. Rows of `stride` floats in the scratch, a multiple of 16.
+  void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
+                         std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,
+                         std::int64_t stride);
+  void (*winograd_output)(const float* in, std::int64_t in_stride, std::int64_t tile_rows,
+                          std::int64_t tile_columns, float* scratch, std::int64_t stride, float* plane,
+                          std::int64_t row_stride, float bias, Activation activation, float alpha);
+};
+
+constexpr std::int64_t overread = 64;  // floats
+
+const Kernels& kernels();
+
+}  // namespace atheria

@@ -1,0 +1,344 @@
+// The kernels for one kind of CPU: included once by each of avx512.cpp, avx2.cpp and portable.cpp, which are
+// compiled for it. ATHERIA_KERNELS names what the file exports.
+#include <cmath>
+#include <cstdint>
+
+#include "kernels/kernels.hpp"
+#include "kernels/vector.hpp"
+
+namespace atheria {
+namespace {
+
+// Sized so that the accumulators of a block, its inputs and one weight stay in registers.
+#if defined(__AVX512F__)
+constexpr std::int64_t block_outputs = 8, block_vectors = 3;
+#else
+constexpr std::int64_t block_outputs = 4, block_vectors = 2;
+#endif
+
+inline Vector activate(Activation activation, float alpha, Vector x) {
+  switch (activation) {
+    case Activation::none:
+      return x;
+    case Activation::elu:
+      return elu(x, alpha);
+    case Activation::relu:
+      return x <= 0.0F ? splat(0.0F) : x;
+    case Activation::leaky_relu:
+      return x <= 0.0F ? alpha * x : x;
+    case Activation::tanh:
+      return hyperbolic_tangent(x);
+    case Activation::sigmoid:
+      return sigmoid(x);
+    case Activation::silu:
+      return x * sigmoid(x);
+  }
+  __builtin_unreachable();
+}
+
+// How a Product and a PairProduct differ: what a row holds, and what one multiplication adds.
+struct Floats {
+  using Task = Product;
+  using Word = float;
+  static Vector splat_weight(float w) { return splat(w); }
+  static Vector read(const float* row) { return load(row); }
+  static Vector add(Vector sum, Vector weight, Vector x) { return sum + weight * x; }
+};
+
+#if defined(__AVX512BF16__)
+struct Pairs {
+  using Task = PairProduct;
+  using Word = std::uint32_t;
+  static __m512i splat_weight(std::uint32_t w) { return _mm512_set1_epi32(static_cast<int>(w)); }
+  static __m512i read(const std::uint32_t* row) { return _mm512_loadu_si512(row); }
+  static Vector add(Vector sum, __m512i weight, __m512i x) {
+    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weight), reinterpret_cast<__m512bh>(x));
+  }
+};
+#endif
+
+// `outputs` <= block_outputs rows of `vectors` vectors from cell `first` on, the last one of `last` cells.
+template <class Kind, std::int64_t vectors>
+inline void multiply_block(const typename Kind::Task& task, const typename Kind::Word* weights,
+                           std::int64_t output, std::int64_t first, std::int64_t last) {
+  Vector sums[block_outputs][vectors];
+#pragma GCC unroll 8
+  for (std::int64_t o = 0; o < block_outputs; ++o) {
+#pragma GCC unroll 3
+    for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] = splat(task.bias[output + o]);
+  }
+  for (std::int64_t k = 0; k < task.depth; ++k) {
+    const auto* const row = task.rows[k] + first;
+    decltype(Kind::read(row)) x[vectors];
+#pragma GCC unroll 3
+    for (std::int64_t v = 0; v < vectors; ++v) x[v] = Kind::read(row + v * lanes);
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < block_outputs; ++o) {
+      const auto weight = Kind::splat_weight(weights[k * block_outputs + o]);
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] = Kind::add(sums[o][v], weight, x[v]);
+    }
+  }
+  const auto activation = task.activation;
+  const auto rows = task.outputs - output < block_outputs ? task.outputs - output : block_outputs;
+  if (activation != Activation::none) {
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < block_outputs; ++o) {
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < vectors; ++v) {
+        sums[o][v] = activation == Activation::elu ? elu(sums[o][v], task.alpha)
+                                                   : activate(activation, task.alpha, sums[o][v]);
+      }
+    }
+  }
+#pragma GCC unroll 8
+  for (std::int64_t o = 0; o < block_outputs; ++o) {
+    if (o >= rows) break;
+    float* const to = task.out[output + o] + first;
+#pragma GCC unroll 3
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      store(to + v * lanes, sums[o][v], v + 1 == vectors ? last : lanes);
+    }
+  }
+}
+
+template <class Kind>
+void multiply(const typename Kind::Task& task, std::int64_t first, std::int64_t cells) {
+  const auto end = first + cells;
+  for (std::int64_t output = 0; output < task.outputs; output += block_outputs) {
+    const auto* const weights = task.weights + output * task.depth;
+    auto cell = first;
+    for (; cell + block_vectors * lanes <= end; cell += block_vectors * lanes) {
+      multiply_block<Kind, block_vectors>(task, weights, output, cell, lanes);
+    }
+    const auto left = end - cell;
+    if (left > 2 * lanes) {
+      multiply_block<Kind, 3>(task, weights, output, cell, left - 2 * lanes);
+    } else if (left > lanes) {
+      multiply_block<Kind, 2>(task, weights, output, cell, left - lanes);
+    } else if (left > 0) {
+      multiply_block<Kind, 1>(task, weights, output, cell, left);
+    }
+  }
+}
+
+#if defined(__AVX512BF16__)
+// Rounds two rows to bfloat16 and interleaves them, the even one in the lower halves.
+void pack_pairs(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells) {
+  for (std::int64_t i = 0; i < cells; i += lanes) {
+    const auto low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(even + i, cells - i))));
+    const auto high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(odd + i, cells - i))));
+    const auto pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+    store(reinterpret_cast<float*>(out) + i, reinterpret_cast<Vector>(pair), cells - i);
+  }
+}
+#endif
+
+// out = f(in) for rows of any length.
+template <class Change>
+inline void map(const float* in, float* out, std::int64_t cells, Change change) {
+  std::int64_t i = 0;
+  for (; i + lanes <= cells; i += lanes) store(out + i, change(load(in + i)));
+  if (i < cells) store(out + i, change(load(in + i, cells - i)), cells - i);
+}
+
+void affine(const float* in, float* out, std::int64_t cells, float scale, float shift, Activation activation,
+            float alpha) {
+  if (activation == Activation::elu) {
+    return map(in, out, cells, [=](Vector x) { return elu(x * scale + shift, alpha); });
+  }
+  map(in, out, cells, [=](Vector x) { return activate(activation, alpha, x * scale + shift); });
+}
+
+template <int quarter>
+void sines(const float* in, float* out, std::int64_t cells) {
+  map(in, out, cells, [](Vector x) {
+    constexpr float exact = 4096.0F;  // beyond, the reduction of `sine` loses too much
+    const auto far = (x > exact) | (x < -exact);
+    Vector y = sine(x, quarter);
+    for (std::int64_t i = 0; i < lanes; ++i) {
+      if (far[i] != 0) y[i] = quarter == 0 ? __builtin_sinf(x[i]) : __builtin_cosf(x[i]);
+    }
+    return x == x ? y : x;
+  });
+}
+
+void apply(Function function, float alpha, const float* in, float* out, std::int64_t cells) {
+  switch (function) {
+    case Function::elu:
+      return map(in, out, cells, [=](Vector x) { return elu(x, alpha); });
+    case Function::relu:
+      return map(in, out, cells, [](Vector x) { return x <= 0.0F ? splat(0.0F) : x; });
+    case Function::leaky_relu:
+      return map(in, out, cells, [=](Vector x) { return x <= 0.0F ? alpha * x : x; });
+    case Function::tanh:
+      return map(in, out, cells, hyperbolic_tangent);
+    case Function::sigmoid:
+      return map(in, out, cells, sigmoid);
+    case Function::silu:
+      return map(in, out, cells, [](Vector x) { return x * sigmoid(x); });
+    case Function::exp:
+      return map(in, out, cells, exponential);
+    case Function::sin:
+      return sines<0>(in, out, cells);
+    case Function::cos:
+      return sines<1>(in, out, cells);
+    case Function::sqrt:
+      return map(in, out, cells, root);
+    case Function::rsqrt:
+      return map(in, out, cells, [](Vector x) { return 1.0F / root(x); });
+    case Function::square:
+      return map(in, out, cells, [](Vector x) { return x * x; });
+    case Function::abs:
+      return map(in, out, cells, [](Vector x) { return from_bits(bits(x) & 0x7FFFFFFF); });
+    case Function::negate:
+      return map(in, out, cells, [](Vector x) { return -x; });
+    case Function::reciprocal:
+      return map(in, out, cells, [](Vector x) { return 1.0F / x; });
+  }
+}
+
+template <class Change>
+inline void map(const float* a, const float* b, float* out, std::int64_t cells, Change change) {
+  std::int64_t i = 0;
+  for (; i + lanes <= cells; i += lanes) store(out + i, change(load(a + i), load(b + i)));
+  if (i < cells) store(out + i, change(load(a + i, cells - i), load(b + i, cells - i)), cells - i);
+}
+
+void combine(Operation operation, const float* a, const float* b, float* out, std::int64_t cells) {
+  switch (operation) {
+    case Operation::add:
+      return map(a, b, out, cells, [](Vector x, Vector y) { return x + y; });
+    case Operation::subtract:
+      return map(a, b, out, cells, [](Vector x, Vector y) { return x - y; });
+    case Operation::multiply:
+      return map(a, b, out, cells, [](Vector x, Vector y) { return x * y; });
+    case Operation::divide:
+      return map(a, b, out, cells, [](Vector x, Vector y) { return x / y; });
+  }
+}
+
+void sum(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t cells) {
+  for (std::int64_t i = 0; i < cells; i += lanes) {
+    Vector total = splat(constant);
+    for (std::int64_t t = 0; t < count; ++t) total += terms[t].factor * load(terms[t].row + i, cells - i);
+    store(out + i, total, cells - i);
+  }
+}
+
+double total(Vector v) {
+  double sum = 0;
+  for (std::int64_t i = 0; i < lanes; ++i) sum += static_cast<double>(v[i]);
+  return sum;
+}
+
+double advance(const Advance& step, std::int64_t first, std::int64_t cells) {
+  double energy = 0;
+  Vector change[256];
+  for (std::int64_t i = first; i < first + cells; i += lanes) {
+    const auto left = first + cells - i;
+    const Vector fires = step.fires != nullptr ? load(step.fires + i, left) : splat(1.0F);
+    Vector density{};
+    for (std::int64_t c = 0; c < step.channels; ++c) {
+      const Vector psi = load(step.psi[c] + i, left);
+      Vector phi = step.keep * psi + load(step.delta[c] + i, left);
+      if (step.fires != nullptr) phi = psi + fires * (phi - psi);
+      density += phi * phi;
+      change[c] = phi;
+    }
+    const Integers kept = step.epsilon > 0 ? ~(root(density) <= step.epsilon) : Integers{} - 1;
+    Vector scale = from_bits(bits(splat(1.0F)) & kept);
+    if (step.normalise) {
+      // An energy beyond float32 gives no number, lest an explosion pass for vacuum.
+      const Vector inverse = density == __builtin_inff() ? splat(__builtin_nanf("")) : 1.0F / root(density);
+      scale = (density == 0.0F) | ~kept ? splat(0.0F) : inverse;
+    }
+    Vector left_density{};
+    for (std::int64_t c = 0; c < step.channels; ++c) {
+      const Vector phi = change[c] * scale;
+      left_density += phi * phi;
+      store(step.out[c] + i, phi, left);
+    }
+    if (left < lanes) {
+      for (std::int64_t k = left; k < lanes; ++k) left_density[k] = 0;
+    }
+    energy += total(left_density);
+  }
+  return energy;
+}
+
+Moments moments(const float* row, std::int64_t cells, float origin) {
+  Vector sum{};
+  Vector squares{};
+  std::int64_t i = 0;
+  for (; i + lanes <= cells; i += lanes) {
+    const Vector x = load(row + i) - origin;
+    sum += x;
+    squares += x * x;
+  }
+  Moments result{total(sum), total(squares)};
+  for (; i < cells; ++i) {
+    const double x = static_cast<double>(row[i]) - static_cast<double>(origin);
+    result.sum += x;
+    result.sum_of_squares += x * x;
+  }
+  return result;
+}
+
+inline Vector load_some(const float* from, std::int64_t count) { return count <= 0 ? Vector{} : load(from, count); }
+
+inline void store_some(float* to, Vector v, std::int64_t count) {
+  if (count > 0) store(to, v, count);
+}
+
+// Of each two neighbours in two rows, the largest of the four.
+void max_of_pairs(const float* upper, const float* lower, float* out, std::int64_t cells) {
+  // As libtorch: no number wins.
+  const auto pick = [](Vector a, Vector b) { return (a > b) | (a != a) ? a : b; };
+  for (std::int64_t i = 0; i < cells; i += lanes) {
+    const auto left = 2 * (cells - i);
+    const Vector a = pick(load_some(upper + 2 * i, left), load_some(lower + 2 * i, left));
+    const Vector b = pick(load_some(upper + 2 * i + lanes, left - lanes), load_some(lower + 2 * i + lanes, left - lanes));
+    store(out + i, pick(evens(a, b), odds(a, b)), cells - i);
+  }
+}
+
+void zip(const float* even, const float* odd, float* out, std::int64_t cells) {
+  for (std::int64_t i = 0; i < cells; i += lanes) {
+    const auto left = cells - i;
+    const Vector a = load(even + i, left);
+    const Vector b = load(odd + i, left);
+    store_some(out + 2 * i, zip_first(a, b), 2 * left);
+    store_some(out + 2 * i + lanes, zip_second(a, b), 2 * left - lanes);
+  }
+}
+
+#include "kernels/winograd.hpp"
+
+}  // namespace
+
+extern const Kernels ATHERIA_KERNELS;
+const Kernels ATHERIA_KERNELS = {
+    .name = ATHERIA_CPU,
+    .block = block_outputs,
+    .multiply = multiply<Floats>,
+#if defined(__AVX512BF16__)
+    .multiply_pairs = multiply<Pairs>,
+    .pack_pairs = pack_pairs,
+#else
+    .multiply_pairs = nullptr,
+    .pack_pairs = nullptr,
+#endif
+    .affine = affine,
+    .apply = apply,
+    .combine = combine,
+    .sum = sum,
+    .advance = advance,
+    .moments = moments,
+    .max_of_pairs = max_of_pairs,
+    .zip = zip,
+    .winograd_input = winograd_input,
+    .winograd_output = winograd_output,
+};
+
+}  // namespace atheria

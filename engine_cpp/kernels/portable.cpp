@@ -1,0 +1,3 @@
+#define ATHERIA_KERNELS portable_kernels
+#define ATHERIA_CPU "portable"
+#include "kernels/kernels_of.hpp"

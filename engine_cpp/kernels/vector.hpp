@@ -1,0 +1,163 @@
+// Vectors of float, as wide as the CPU that this is compiled for. Everything is local to the including file:
+// a function shared with files for other CPUs could be linked in the wrong one.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#if defined(__SSE__)
+#include <immintrin.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr std::int64_t lanes = 16;
+#elif defined(__AVX2__)
+constexpr std::int64_t lanes = 8;
+#else
+constexpr std::int64_t lanes = 4;
+#endif
+
+using Vector = float __attribute__((vector_size(lanes * 4)));
+using Integers = std::int32_t __attribute__((vector_size(lanes * 4)));
+
+inline Vector load(const float* from) {
+  Vector v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
+
+inline void store(float* to, Vector v, std::int64_t count) {
+  if (count >= lanes) return store(to, v);
+  std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
+}
+
+inline Vector load(const float* from, std::int64_t count) {
+  if (count >= lanes) return load(from);
+  Vector v{};
+  std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(float));
+  return v;
+}
+
+inline Vector splat(float x) { return Vector{} + x; }
+
+// The larger of two; b where a is no number.
+inline Vector larger(Vector a, Vector b) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+inline Vector root(Vector x) {
+#if defined(__AVX512F__)
+  return _mm512_sqrt_ps(x);
+#elif defined(__AVX2__)
+  return _mm256_sqrt_ps(x);
+#else
+  for (std::int64_t i = 0; i < lanes; ++i) x[i] = __builtin_sqrtf(x[i]);
+  return x;
+#endif
+}
+
+inline Integers bits(Vector v) { return reinterpret_cast<Integers>(v); }
+inline Vector from_bits(Integers v) { return reinterpret_cast<Vector>(v); }
+
+// Adding and taking it away rounds to an integer, which is then in the low bits of the sum.
+constexpr float rounder = 12582912.0F;  // 1.5 * 2^23
+
+// exp of x <= 88; 0 below -87. No number stays no number only in the callers' selects.
+inline Vector exp_bounded(Vector x) {
+  constexpr float log2e = 1.44269504F;
+  const Vector scaled = larger(x * log2e, splat(-126.0F));
+  const Vector shifted = scaled + rounder;
+  const Vector f = scaled - (shifted - rounder);
+  // 2^f on [-1/2, 1/2], minimax; relative error 2e-7.
+  Vector p = splat(1.32647267e-3F);
+  p = p * f + 9.67151268e-3F;
+  p = p * f + 5.55073374e-2F;
+  p = p * f + 2.40222421e-1F;
+  p = p * f + 6.93146978e-1F;
+  p = p * f + 1.0F;
+  return from_bits(bits(p) + (bits(shifted) << 23));
+}
+
+inline Vector exponential(Vector x) {
+  const Vector e = exp_bounded(x > 88.0F ? splat(88.0F) : x);
+  const Vector finite = x > 88.72F ? splat(__builtin_inff()) : (x < -87.3F ? splat(0.0F) : e);
+  return x == x ? finite : x;
+}
+
+inline Vector elu(Vector x, float alpha) { return x <= 0.0F ? alpha * (exp_bounded(x) - 1.0F) : x; }
+
+inline Vector sigmoid(Vector x) {
+  const Vector r = 1.0F / (1.0F + exp_bounded(-x > 88.0F ? splat(88.0F) : -x));
+  return x == x ? r : x;
+}
+
+inline Vector hyperbolic_tangent(Vector x) {
+  const Vector twice = x + x;
+  const Vector r = 1.0F - 2.0F / (1.0F + exp_bounded(twice > 88.0F ? splat(88.0F) : twice));
+  // Near 0 the difference above cancels: x - x^3/3 + 2 x^5/15 - 17 x^7/315.
+  const Vector s = x * x;
+  const Vector near = x + x * s * (-1.0F / 3 + s * (2.0F / 15 + s * (-17.0F / 315)));
+  const Vector small = s < 0.04F ? near : r;
+  return x == x ? small : x;
+}
+
+// sin (quarter 0) or cos (quarter 1): reduced by pi/2 in three parts, exact to |x| of some thousands.
+inline Vector sine(Vector x, int quarter) {
+  const Vector shifted = x * 0.63661977F + rounder;
+  const Vector n = shifted - rounder;
+  Vector r = x - n * 1.5703125F;
+  r = r - n * 4.837512969970703e-4F;
+  r = r - n * 7.549789954891882e-8F;
+  const Vector s = r * r;
+  const Vector sin_r = r + r * s * (-1.6666655e-1F + s * (8.3321609e-3F + s * -1.9515296e-4F));
+  const Vector cos_r =
+      1.0F - 0.5F * s + s * s * (4.1666646e-2F + s * (-1.3887316e-3F + s * 2.4433157e-5F));
+  const Integers turn = (bits(shifted) & 0x3FFFFF) + quarter;
+  const Vector value = from_bits((turn & 1) != 0 ? bits(cos_r) : bits(sin_r));
+  return from_bits(bits(value) ^ ((turn & 2) << 30));
+}
+
+// Every second element of a and b, from the first or from the second one on.
+#if defined(__AVX512F__)
+inline Vector evens(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+}
+inline Vector odds(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+}
+#elif defined(__AVX2__)
+inline Vector evens(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14); }
+inline Vector odds(Vector a, Vector b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7, 9, 11, 13, 15); }
+#else
+inline Vector evens(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0, 2, 4, 6); }
+inline Vector odds(Vector a, Vector b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
+#endif
+
+// a and b interleaved: the first half, and the second.
+#if defined(__AVX512F__)
+inline Vector zip_first(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+inline Vector zip_second(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#elif defined(__AVX2__)
+inline Vector zip_first(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Vector zip_second(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+}
+#else
+inline Vector zip_first(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+inline Vector zip_second(Vector a, Vector b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+#endif
+
+}  // namespace

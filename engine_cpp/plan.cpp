@@ -1,0 +1,372 @@
+#include "plan.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+#include <utility>
+
+namespace atheria {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+// Collects pointwise instructions into a region.
+class RegionBuilder {
+ public:
+  explicit RegionBuilder(const Program& program) : program_(program) {}
+
+  bool is_empty() const { return region_.operators.empty(); }
+  bool makes(std::int64_t value) const { return rows_.contains(value); }
+  std::int64_t level() const { return region_.level; }
+
+  Operand operand(Plane plane, std::int64_t dy = 0, std::int64_t dx = 0) {
+    if (makes(plane.value)) return {true, rows_.at(plane.value) + plane.channel};
+    if (plane.value < 0) return {true, zeros()};
+    const auto found = std::find(region_.sources.begin(), region_.sources.end(), plane);
+    const auto place = found - region_.sources.begin();
+    if (found == region_.sources.end()) region_.sources.push_back(plane);
+    region_.reach = std::max({region_.reach, std::abs(dy), std::abs(dx)});
+    return {false, place, dy, dx};
+  }
+
+  void add(std::int64_t value) {
+    Region::Operator op;
+    op.instruction = program_.instructions[at(value)];
+    auto& instruction = op.instruction;
+    region_.level = instruction.level;
+    for (const auto& plane : instruction.a) op.a.push_back(operand(plane));
+    for (const auto& plane : instruction.b) op.b.push_back(operand(plane));
+    for (const auto& stencil : instruction.stencils) {
+      for (const auto& tap : stencil.taps) op.a.push_back(operand(tap.plane, tap.dy, tap.dx));
+    }
+    const auto external = [](const Operand& x) { return !x.is_local; };
+    op.reads_sources = std::any_of(op.a.begin(), op.a.end(), external) ||
+                       std::any_of(op.b.begin(), op.b.end(), external);
+    if (instruction.op == Op::convolve) {
+      const auto block = kernels().block;
+      op.weights = pack_weights(instruction.weight, instruction.channels,
+                                static_cast<std::int64_t>(instruction.a.size()), block);
+      op.bias = pad_bias(instruction.bias, instruction.channels, block);
+    }
+    op.first_row = region_.rows;
+    rows_[value] = region_.rows;
+    region_.rows += instruction.channels;
+    region_.operators.push_back(std::move(op));
+  }
+
+  void store(std::int64_t value) {
+    for (std::int64_t c = 0; c < program_.instructions[at(value)].channels; ++c) {
+      region_.stored.emplace_back(Plane{value, c}, rows_.at(value) + c);
+    }
+  }
+
+  const std::map<std::int64_t, std::int64_t>& made() const { return rows_; }
+
+  Region take() {
+    rows_.clear();
+    zeros_ = -1;
+    return std::exchange(region_, {});
+  }
+
+ private:
+  // A row that nothing writes.
+  std::int64_t zeros() {
+    if (zeros_ < 0) zeros_ = region_.rows++;
+    return zeros_;
+  }
+
+  const Program& program_;
+  Region region_;
+  std::map<std::int64_t, std::int64_t> rows_;
+  std::int64_t zeros_ = -1;
+};
+
+// The value that an instruction reads first.
+std::int64_t source_of(const Instruction& instruction) {
+  return std::max<std::int64_t>(0, instruction.a.empty() ? 0 : instruction.a[0].value);
+}
+
+bool joins_region(const Instruction& instruction) {
+  return is_pointwise(instruction) || instruction.op == Op::stencil;
+}
+
+}  // namespace
+
+// What one universe needs while it is stepped.
+class Workspace {
+ public:
+  Workspace(const Program& program, const std::vector<Step>& steps, const Region& last,
+            const std::vector<bool>& is_stored, std::int64_t height, std::int64_t width)
+      : height_(height), width_(width), values_(program.instructions.size()) {
+    const auto halo = program.halo();
+    std::vector<std::int64_t> last_use(values_.size(), -1);
+    const auto uses = [&](const std::vector<Plane>& planes, std::int64_t when) {
+      for (const auto& plane : planes) {
+        if (plane.value >= 0) last_use[at(plane.value)] = std::max(last_use[at(plane.value)], when);
+      }
+    };
+    const auto count = static_cast<std::int64_t>(steps.size());
+    for (std::int64_t s = 0; s < count; ++s) {
+      const auto& step = steps[at(s)];
+      uses(step.region ? step.region->sources : operands(program.instructions[at(step.spatial->value)]), s);
+    }
+    uses(last.sources, count);
+    uses(program.memory, count);
+
+    // Memory that no later step reads is used again.
+    std::multimap<std::int64_t, float*> free;
+    const auto reserve = [&](std::int64_t value) {
+      const auto& instruction = program.instructions[at(value)];
+      auto& planes = values_[at(value)];
+      planes.layout = {height >> instruction.level, width >> instruction.level, halo};
+      const auto size = planes.layout.size() * instruction.channels;
+      const auto found = free.lower_bound(size);
+      if (found != free.end() && found->first <= 2 * size) {
+        planes.data = found->second;
+        sizes_[planes.data] = found->first;
+        free.erase(found);
+      } else {
+        memory_.emplace_back(size);
+        planes.data = memory_.back().get();
+        sizes_[planes.data] = size;
+      }
+    };
+    const auto release = [&](std::int64_t when) {
+      for (std::size_t v = 0; v < values_.size(); ++v) {
+        if (last_use[v] == when && values_[v].data != nullptr && !is_alias_[v]) {
+          free.emplace(sizes_.at(values_[v].data), values_[v].data);
+        }
+      }
+    };
+    is_alias_.assign(values_.size(), false);
+    for (std::size_t v = 0; v < values_.size(); ++v) {
+      if (program.instructions[v].op == Op::input && is_stored[v]) reserve(static_cast<std::int64_t>(v));
+    }
+    for (std::int64_t s = 0; s < count; ++s) {
+      const auto& step = steps[at(s)];
+      if (step.region) {
+        std::int64_t before = -1;
+        for (const auto& [plane, row] : step.region->stored) {
+          if (plane.value != before) reserve(plane.value);
+          before = plane.value;
+        }
+      } else if (step.spatial->in_place) {
+        const auto source = program.instructions[at(step.spatial->value)].a[0].value;
+        values_[at(step.spatial->value)] = values_[at(source)];
+        is_alias_[at(source)] = true;
+      } else {
+        reserve(step.spatial->value);
+      }
+      release(s);
+    }
+  }
+
+  bool fits(std::int64_t height, std::int64_t width) const { return height == height_ && width == width_; }
+  const Planes& value(std::int64_t v) const { return values_[at(v)]; }
+
+  SpatialScratch& scratch() { return scratch_; }
+
+  // One for each thread.
+  RegionRun& runner(const Region& region, std::size_t thread) {
+    const std::scoped_lock lock(mutex_);
+    auto& all = runners_[&region];
+    while (all.size() <= thread) all.push_back(nullptr);
+    if (!all[thread]) all[thread] = std::make_unique<RegionRun>(region);
+    return *all[thread];
+  }
+
+ private:
+  std::int64_t height_, width_;
+  std::vector<Planes> values_;
+  std::vector<bool> is_alias_;
+  std::vector<Floats> memory_;
+  std::map<float*, std::int64_t> sizes_;
+  SpatialScratch scratch_;
+  std::mutex mutex_;
+  std::map<const Region*, std::vector<std::unique_ptr<RegionRun>>> runners_;
+};
+
+Plan::Plan(Program program, Precision precision, bool winograd)
+    : program_(std::move(program)), precision_(precision), winograd_(winograd) {
+  divide();
+}
+
+Plan::~Plan() = default;
+
+bool Plan::uses_bf16() const {
+  return std::any_of(steps_.begin(), steps_.end(),
+                     [](const Step& step) { return step.spatial && !step.spatial->pairs.empty(); });
+}
+
+void Plan::divide() {
+  const auto& all = program_.instructions;
+  is_stored_.assign(all.size(), false);
+  needs_halo_.assign(all.size(), false);
+  const auto count = readers(program_);
+  RegionBuilder builder(program_);
+  std::vector<std::int64_t> region_of(all.size(), -1);
+  std::vector<Region> regions;
+  std::vector<std::vector<std::int64_t>> members;
+  std::vector<std::int64_t> order;  // value of a spatial instruction, or -1 - region
+
+  // First which instruction goes where.
+  std::int64_t open = -1;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const auto value = static_cast<std::int64_t>(i);
+    if (all[i].op == Op::input) continue;
+    if (!joins_region(all[i])) {
+      open = -1;
+      order.push_back(value);
+      continue;
+    }
+    bool fits = open >= 0 && all[at(members[at(open)][0])].level == all[i].level;
+    if (fits && all[i].op == Op::stencil) {
+      for (const auto& plane : operands(all[i])) {
+        fits = fits && (plane.value < 0 || region_of[at(plane.value)] != open);
+      }
+    }
+    if (!fits) {
+      open = static_cast<std::int64_t>(members.size());
+      members.emplace_back();
+      order.push_back(-1 - open);
+    }
+    members[at(open)].push_back(value);
+    region_of[i] = open;
+  }
+  // The last region ends in delta; what it makes for the memory is stored like any other value.
+  const bool ends_in_region = !order.empty() && order.back() < 0 &&
+                              all[at(members.back()[0])].level == 0;
+  const auto last = ends_in_region ? static_cast<std::int64_t>(members.size()) - 1 : -1;
+
+  // Then which values are read from elsewhere.
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    for (const auto& plane : operands(all[i])) {
+      if (plane.value < 0) continue;
+      const auto from = at(plane.value);
+      const bool elsewhere = !joins_region(all[i]) || region_of[from] != region_of[i] || region_of[from] < 0;
+      const bool is_field = all[from].op == Op::input && plane.value == 0;
+      // The field itself is read where it is, but by what wants a margin around a whole plane.
+      if (elsewhere && !(is_field && joins_region(all[i]))) is_stored_[from] = true;
+      if (reach(all[i]) > 0) needs_halo_[from] = true;
+    }
+  }
+  for (const auto& plane : program_.delta) {
+    if (plane.value > 0 && region_of[at(plane.value)] != last) is_stored_[at(plane.value)] = true;
+    if (plane.value > 0 && last < 0) is_stored_[at(plane.value)] = true;
+  }
+  for (const auto& plane : program_.memory) {
+    if (plane.value >= 0) is_stored_[at(plane.value)] = true;
+  }
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].op == Op::input && i > 0) is_stored_[i] = true;
+  }
+
+  for (const auto entry : order) {
+    if (entry >= 0) {
+      steps_.push_back({prepare(program_, entry, precision_, winograd_, count[at(source_of(all[at(entry)]))] == 1), {}});
+      continue;
+    }
+    const auto r = -1 - entry;
+    for (const auto value : members[at(r)]) builder.add(value);
+    for (const auto value : members[at(r)]) {
+      if (is_stored_[at(value)]) builder.store(value);
+    }
+    if (r == last) break;
+    steps_.push_back({{}, builder.take()});
+  }
+  for (const auto& plane : program_.delta) delta_.push_back(builder.operand(plane));
+  for (std::int64_t c = 0; c < all[0].channels; ++c) psi_.push_back(builder.operand({0, c}));
+  last_ = builder.take();
+}
+
+double Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {
+  const bool torus = program_.boundary == "torus";
+  const auto& all = program_.instructions;
+  const float* const inputs[] = {universe.psi, universe.memory};
+  std::int64_t input = 0;
+  for (std::size_t v = 0; v < all.size(); ++v) {
+    if (all[v].op != Op::input) continue;
+    if (is_stored_[v]) workspace.value(static_cast<std::int64_t>(v)).fill(inputs[input], all[v].channels, torus);
+    ++input;
+  }
+  const auto place = [&](Plane plane) -> Place {
+    if (plane.value == 0 && !is_stored_[0]) {
+      return {universe.psi + plane.channel * universe.height * universe.width, universe.width, false};
+    }
+    const auto& planes = workspace.value(plane.value);
+    return {planes.plane(plane.channel) + planes.layout.first(), planes.layout.stride(), true};
+  };
+  const auto sweep = [&](const Region& region, const Finish& to) {
+    std::vector<Place> sources;
+    for (const auto& plane : region.sources) sources.push_back(place(plane));
+    std::vector<Target> targets;
+    for (const auto& [plane, row] : region.stored) {
+      const auto& planes = workspace.value(plane.value);
+      targets.push_back({planes.plane(plane.channel), row, needs_halo_[at(plane.value)]});
+    }
+    const Layout grid{universe.height >> region.level, universe.width >> region.level, program_.halo()};
+    return run_region(region, sources, targets, grid, torus, to,
+                      [&](std::size_t thread) -> RegionRun& { return workspace.runner(region, thread); });
+  };
+  for (const auto& step : steps_) {
+    if (step.region) {
+      sweep(*step.region, {});
+    } else {
+      run_spatial(program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v); },
+                  workspace.scratch(), torus, needs_halo_[at(step.spatial->value)]);
+    }
+  }
+  auto to = finish;
+  to.psi = &psi_;
+  to.delta = &delta_;
+  to.out = universe.out;
+  const auto energy = sweep(last_, to);
+  for (std::size_t c = 0; c < program_.memory.size(); ++c) {
+    const auto plane = program_.memory[c];
+    const auto& planes = workspace.value(plane.value);
+    planes.copy_out(plane.channel, universe.next_memory + static_cast<std::int64_t>(c) * planes.layout.height *
+                                                               planes.layout.width);
+  }
+  return energy;
+}
+
+std::vector<double> Plan::run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
+                 std::int64_t height, std::int64_t width, const Finish& finish) {
+  const auto field_size = static_cast<std::int64_t>(program_.delta.size()) * height * width;
+  std::int64_t memory_size = 0;
+  if (!program_.memory.empty()) {
+    const auto level = program_.instructions[at(program_.memory[0].value)].level;
+    memory_size = static_cast<std::int64_t>(program_.memory.size()) * (height >> level) * (width >> level);
+  }
+  const auto run_universe = [&](std::int64_t b, Workspace& workspace) {
+    auto of_universe = finish;
+    if (finish.fires != nullptr) of_universe.fires = finish.fires + b * height * width;
+    return run_one(workspace,
+                   {psi + b * field_size, memory == nullptr ? nullptr : memory + b * memory_size,
+                    out + b * field_size, next_memory == nullptr ? nullptr : next_memory + b * memory_size, height,
+                    width},
+                   of_universe);
+  };
+  // Many universes: each thread steps its own. Few: the threads share each.
+  const auto threads = static_cast<std::int64_t>(at::get_num_threads());
+  const bool apart = universes >= 2 * threads || (universes >= threads && universes % threads == 0);
+  const auto wanted = apart ? threads : 1;
+  std::erase_if(workspaces_, [&](const auto& workspace) { return !workspace->fits(height, width); });
+  while (static_cast<std::int64_t>(workspaces_.size()) < wanted) {
+    workspaces_.push_back(std::make_unique<Workspace>(program_, steps_, last_, is_stored_, height, width));
+  }
+  std::vector<double> energies(at(universes), 0.0);
+  if (!apart) {
+    for (std::int64_t b = 0; b < universes; ++b) energies[at(b)] = run_universe(b, *workspaces_[0]);
+    return energies;
+  }
+  at::parallel_for(0, universes, 1, [&](std::int64_t begin, std::int64_t end) {
+    auto& workspace = *workspaces_[at(at::get_thread_num())];
+    for (auto b = begin; b < end; ++b) energies[at(b)] = run_universe(b, workspace);
+  });
+  return energies;
+}
+
+}  // namespace atheria

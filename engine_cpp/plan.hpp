@@ -1,0 +1,64 @@
+// How a program runs: regions of pointwise work, and between them the instructions that see neighbours.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "planes.hpp"
+#include "program.hpp"
+#include "region.hpp"
+#include "spatial.hpp"
+#include "sweep.hpp"
+
+namespace atheria {
+
+struct Step {
+  std::optional<Spatial> spatial;
+  std::optional<Region> region;
+};
+
+class Workspace;
+
+class Plan {
+ public:
+  Plan(Program program, Precision precision, bool winograd);
+  ~Plan();
+
+  const Program& program() const { return program_; }
+  bool uses_bf16() const;
+  // Whether it is one region on the field alone.
+  bool is_local() const { return steps_.empty(); }
+  const Region& last() const { return last_; }
+  const std::vector<Operand>& delta() const { return delta_; }
+  const std::vector<Operand>& psi() const { return psi_; }
+
+  // Steps `universes` universes of height x width: psi, memory -> out, next_memory. Returns the energy of each;
+  // not finite where some number is not. Without physics it writes delta and returns zeros.
+  std::vector<double> run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
+             std::int64_t height, std::int64_t width, const Finish& finish);
+
+ private:
+  struct Universe {
+    const float *psi, *memory;
+    float *out, *next_memory;
+    std::int64_t height, width;
+  };
+
+  void divide();
+  double run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
+
+  Program program_;
+  Precision precision_;
+  bool winograd_;
+  std::vector<Step> steps_;
+  Region last_;                 // the region that ends in delta
+  std::vector<Operand> delta_, psi_;  // of the last region
+  std::vector<bool> is_stored_, needs_halo_;
+  std::vector<std::unique_ptr<Workspace>> workspaces_;
+};
+
+}  // namespace atheria

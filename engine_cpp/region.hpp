@@ -1,0 +1,80 @@
+// Pointwise instructions, and sums over neighbours of stored planes, that run together: a few cells at a
+// time, so that what passes between them stays in the cache.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "planes.hpp"
+#include "program.hpp"
+
+namespace atheria {
+
+// A row that an instruction reads: of the region itself, or of a plane from outside, `dy`, `dx` away.
+struct Operand {
+  bool is_local;
+  std::int64_t row;  // local row, or place among the region's sources
+  std::int64_t dy = 0, dx = 0;
+};
+
+struct Region {
+  struct Operator {
+    Instruction instruction;
+    std::vector<Operand> a, b;                 // stencils: all taps, one after the other
+    std::vector<float> weights, bias;          // of a convolution, as the kernels want them
+    std::int64_t first_row = 0;                // of the result
+    bool reads_sources = false;
+  };
+
+  std::vector<Operator> operators;
+  std::vector<Plane> sources;
+  std::int64_t level = 0;
+  std::int64_t rows = 0;                       // local ones
+  std::int64_t reach = 0;
+  std::vector<std::pair<Plane, std::int64_t>> stored;  // planes to keep, and their local rows
+
+  // Cells that are run together.
+  std::int64_t chunk() const;
+};
+
+// Packs weights (outputs, depth) by blocks of outputs.
+std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
+                                std::int64_t block);
+std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs, std::int64_t block);
+
+// Runs a region on one run of cells after the other; of one thread.
+class RegionRun {
+ public:
+  explicit RegionRun(const Region& region);
+
+  // sources: where each of the region's planes has the first cell; stride: from row to row there.
+  void run(const float* const* sources, std::int64_t stride, std::int64_t cells);
+
+  // As `run`, of cells whose neighbours lie apart: sources[(dy * side + dx) * planes + plane], from -reach.
+  void run_scattered(const float* const* sources, std::int64_t cells);
+
+  const float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
+  float* row(std::int64_t local) { return scratch_.get() + local * capacity_; }
+  // Memory for copies of sources, at least as much as asked for.
+  float* tile(std::int64_t floats) {
+    if (floats > tile_size_) tile_ = Floats(tile_size_ = floats);
+    return tile_.get();
+  }
+
+ private:
+  template <class Locate>
+  void run_with(const Locate& locate, std::int64_t cells);
+  template <class Locate>
+  void run_operator(std::size_t index, const Locate& locate, std::int64_t cells);
+
+  const Region& region_;
+  std::int64_t capacity_;
+  Floats scratch_;
+  Floats tile_;
+  std::int64_t tile_size_ = 0;
+  std::vector<std::vector<const float*>> a_, b_;
+  std::vector<std::vector<float*>> out_;
+  std::vector<std::vector<Term>> terms_;
+};
+
+}  // namespace atheria

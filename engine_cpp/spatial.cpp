@@ -1,0 +1,453 @@
+#include "spatial.hpp"
+
+#include <ATen/Parallel.h>
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "region.hpp"
+
+namespace atheria {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+constexpr std::int64_t tile = 4;              // outputs of a Winograd tile, a side
+constexpr std::int64_t elements = 36;         // of its transform
+constexpr std::int64_t widest_vector = 16;
+constexpr std::int64_t winograd_channels = 32;  // fewer do not pay for the transforms
+
+std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
+
+// G g G^T of each 3x3 filter, packed for each of the 36 elements.
+std::vector<float> winograd_weights(const Instruction& instruction) {
+  static constexpr double g[6][3] = {{1.0 / 4, 0, 0},
+                                     {-1.0 / 6, -1.0 / 6, -1.0 / 6},
+                                     {-1.0 / 6, 1.0 / 6, -1.0 / 6},
+                                     {1.0 / 24, 1.0 / 12, 1.0 / 6},
+                                     {1.0 / 24, -1.0 / 12, 1.0 / 6},
+                                     {0, 0, 1}};
+  const auto inputs = static_cast<std::int64_t>(instruction.a.size());
+  const auto outputs = instruction.channels;
+  std::vector<float> result;
+  for (std::int64_t i = 0; i < 6; ++i) {
+    for (std::int64_t j = 0; j < 6; ++j) {
+      std::vector<float> element(at(outputs * inputs));
+      for (std::int64_t f = 0; f < outputs * inputs; ++f) {
+        double sum = 0;
+        for (std::int64_t y = 0; y < 3; ++y) {
+          for (std::int64_t x = 0; x < 3; ++x) {
+            sum += g[i][y] * g[j][x] * static_cast<double>(instruction.weight[at(f * 9 + y * 3 + x)]);
+          }
+        }
+        element[at(f)] = static_cast<float>(sum);
+      }
+      const auto packed = pack_weights(element, outputs, inputs, kernels().block);
+      result.insert(result.end(), packed.begin(), packed.end());
+    }
+  }
+  return result;
+}
+
+std::uint32_t pair(float low, float high) {
+  return static_cast<std::uint32_t>(c10::BFloat16(low).x) | static_cast<std::uint32_t>(c10::BFloat16(high).x) << 16;
+}
+
+// Weights (outputs, inputs, taps) as pairs of inputs, packed (outputs / block, pairs * taps, block).
+std::vector<std::uint32_t> pack_pairs(const std::vector<float>& weight, std::int64_t outputs, std::int64_t inputs,
+                                      std::int64_t taps) {
+  const auto block = kernels().block;
+  const auto depth = (inputs + 1) / 2 * taps;
+  std::vector<std::uint32_t> packed(at(rounded_up(outputs, block) * depth), 0);
+  for (std::int64_t o = 0; o < outputs; ++o) {
+    for (std::int64_t i = 0; i < inputs; i += 2) {
+      for (std::int64_t t = 0; t < taps; ++t) {
+        const auto low = weight[at((o * inputs + i) * taps + t)];
+        const auto high = i + 1 < inputs ? weight[at((o * inputs + i + 1) * taps + t)] : 0.0F;
+        packed[at((o / block * depth + i / 2 * taps + t) * block + o % block)] = pair(low, high);
+      }
+    }
+  }
+  return packed;
+}
+
+// Of (inputs, outputs, 2, 2): the product that gives the four cells of each output, one after the other.
+std::vector<float> upsampling_matrix(const Instruction& instruction) {
+  const auto inputs = static_cast<std::int64_t>(instruction.a.size());
+  const auto outputs = 4 * instruction.channels;
+  std::vector<float> matrix(at(outputs * inputs));
+  for (std::int64_t o = 0; o < outputs; ++o) {
+    for (std::int64_t i = 0; i < inputs; ++i) matrix[at(o * inputs + i)] = instruction.weight[at(i * outputs + o)];
+  }
+  return matrix;
+}
+
+// One run of an instruction.
+class Run {
+ public:
+  Run(const Instruction& instruction, const Spatial& spatial, const Planes& out,
+      const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch, bool torus,
+      bool needs_halo)
+      : instruction_(instruction),
+        spatial_(spatial),
+        out_(out),
+        scratch_(scratch),
+        torus_(torus),
+        needs_halo_(needs_halo) {
+    for (const auto& plane : instruction.a) {
+      const auto& planes = planes_of(plane.value);
+      in_layout_ = planes.layout;
+      in_.push_back(planes.plane(plane.channel));
+    }
+  }
+
+  void convolve() {
+    const auto& layout = out_.layout;
+    const bool tiles = layout.height % tile == 0 && layout.width % tile == 0;
+    if (!spatial_.pairs.empty()) {
+      convolve_pairs();
+    } else if (!spatial_.winograd.empty() && tiles) {
+      convolve_winograd();
+    } else {
+      std::vector<const float*> rows;
+      for (const float* plane : in_) {
+        for (const auto offset : tap_offsets()) rows.push_back(plane + layout.first() + offset);
+      }
+      auto out = firsts();
+      multiply(Product{rows.data(), spatial_.depth, spatial_.weights.data(), spatial_.bias.data(), out.data(),
+                       instruction_.channels, instruction_.activation, instruction_.activation_alpha},
+               kernels().multiply, layout.run());
+    }
+    finish_planes();
+  }
+
+  void upsample() {
+    const auto& layout = in_layout_;
+    const auto outputs = 4 * instruction_.channels;
+    // Rows of cells that are multiplied together: a vector runs across their margins.
+    const auto rows = std::max<std::int64_t>(1, 192 / layout.stride());
+    const auto cells = (rows - 1) * layout.stride() + layout.width;
+    const auto capacity = rounded_up(cells, widest_vector);
+    const auto inputs = static_cast<std::int64_t>(in_.size());
+    const bool pairs = !spatial_.pairs.empty();
+    const auto packed = pairs ? packed_inputs(outputs * capacity * at::get_num_threads()) : nullptr;
+    float* const scratch = pairs ? scratch_.take(0) : scratch_.take(outputs * capacity * at::get_num_threads());
+    at::parallel_for(0, (layout.height + rows - 1) / rows, 1, [&](std::int64_t begin, std::int64_t end) {
+      float* const own = scratch + at::get_thread_num() * outputs * capacity;
+      std::vector<float*> out;
+      for (std::int64_t o = 0; o < outputs; ++o) out.push_back(own + o * capacity);
+      for (auto i = begin; i < end; ++i) {
+        const auto y = i * rows;
+        const auto count = std::min(rows, layout.height - y);
+        const auto first = layout.first() + y * layout.stride();
+        const auto run = (count - 1) * layout.stride() + layout.width;
+        if (pairs) {
+          std::vector<const std::uint32_t*> from;
+          for (std::int64_t c = 0; c < spatial_.depth; ++c) from.push_back(packed + c * layout.size() + first);
+          kernels().multiply_pairs({from.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(), out.data(),
+                                    outputs, Activation::none, 0},
+                                   0, run);
+        } else {
+          std::vector<const float*> from;
+          for (const float* plane : in_) from.push_back(plane + first);
+          kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(), outputs,
+                              Activation::none, 0},
+                             0, run);
+        }
+        for (std::int64_t r = 0; r < count; ++r) interleave(out, r * layout.stride(), y + r);
+      }
+    });
+    finish_planes();
+  }
+
+  void pool() {
+    const auto& to = out_.layout;
+    for_planes([&](std::int64_t c) {
+      for (std::int64_t y = 0; y < to.height; ++y) {
+        const float* const upper = in_[at(c)] + in_layout_.first() + 2 * y * in_layout_.stride();
+        kernels().max_of_pairs(upper, upper + in_layout_.stride(), row_of(c, y), to.width);
+      }
+    });
+    finish_planes();
+  }
+
+  void group_norm() {
+    const auto each = instruction_.channels / instruction_.groups;
+    at::parallel_for(0, instruction_.groups, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto g = begin; g < end; ++g) normalise(g * each, each);
+    });
+  }
+
+ private:
+  float* row_of(std::int64_t channel, std::int64_t y) const {
+    return out_.plane(channel) + out_.layout.first() + y * out_.layout.stride();
+  }
+
+  std::vector<float*> firsts() const {
+    std::vector<float*> result;
+    for (std::int64_t c = 0; c < instruction_.channels; ++c) result.push_back(row_of(c, 0));
+    return result;
+  }
+
+  std::vector<std::int64_t> tap_offsets() const {
+    std::vector<std::int64_t> offsets;
+    const auto half = instruction_.kernel / 2;
+    for (auto y = -half; y <= half; ++y) {
+      for (auto x = -half; x <= half; ++x) offsets.push_back((y * in_layout_.stride() + x) * instruction_.dilation);
+    }
+    return offsets;
+  }
+
+  template <class Work>
+  void for_planes(const Work& work) const {
+    at::parallel_for(0, instruction_.channels, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto c = begin; c < end; ++c) work(c);
+    });
+  }
+
+  void finish_planes() const {
+    if (needs_halo_) for_planes([&](std::int64_t c) { fill_halo(out_.plane(c), out_.layout, torus_); });
+  }
+
+  // A product over `cells`, in pieces of cells and of blocks of outputs.
+  template <class Task>
+  static void multiply(const Task& task, void (*kernel)(const Task&, std::int64_t, std::int64_t),
+                       std::int64_t cells) {
+    constexpr std::int64_t piece = 96;
+    const auto block = kernels().block;
+    const auto blocks = (task.outputs + block - 1) / block;
+    const auto pieces = (cells + piece - 1) / piece;
+    const auto wanted = 8 * static_cast<std::int64_t>(at::get_num_threads());
+    const auto parts = std::min(blocks, std::max<std::int64_t>(1, wanted / pieces));
+    at::parallel_for(0, pieces * parts, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto i = begin; i < end; ++i) {
+        const auto part = i % parts;
+        const auto first = blocks * part / parts * block;
+        const auto last = std::min(task.outputs, blocks * (part + 1) / parts * block);
+        auto some = task;
+        some.weights += first * task.depth;
+        some.bias += first;
+        some.out += first;
+        some.outputs = last - first;
+        const auto cell = i / parts * piece;
+        kernel(some, cell, std::min(piece, cells - cell));
+      }
+    });
+  }
+
+  // The inputs in bfloat16, two planes interleaved, after `reserved` floats of the scratch.
+  std::uint32_t* packed_inputs(std::int64_t reserved) {
+    const auto inputs = static_cast<std::int64_t>(in_.size());
+    const auto pairs = (inputs + 1) / 2;
+    const auto size = in_layout_.size();
+    reserved = rounded_up(reserved, widest_vector);
+    auto* const packed = reinterpret_cast<std::uint32_t*>(scratch_.take(reserved + pairs * size) + reserved);
+    at::parallel_for(0, pairs, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto p = begin; p < end; ++p) {
+        // The weight of a missing odd one is 0.
+        const auto odd = std::min(2 * p + 1, inputs - 1);
+        kernels().pack_pairs(in_[at(2 * p)], in_[at(odd)], packed + p * size, size);
+      }
+    });
+    return packed;
+  }
+
+  void convolve_pairs() {
+    const auto* const packed = packed_inputs(0);
+    std::vector<const std::uint32_t*> rows;
+    for (std::int64_t p = 0; p < (static_cast<std::int64_t>(in_.size()) + 1) / 2; ++p) {
+      for (const auto offset : tap_offsets()) rows.push_back(packed + p * in_layout_.size() + in_layout_.first() + offset);
+    }
+    auto out = firsts();
+    multiply(PairProduct{rows.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(), out.data(),
+                         instruction_.channels, instruction_.activation, instruction_.activation_alpha},
+             kernels().multiply_pairs, out_.layout.run());
+  }
+
+  void convolve_winograd() {
+    const auto tile_columns = out_.layout.width / tile;
+    const auto tile_rows = out_.layout.height / tile;
+    // Blocks of tiles whose transforms stay in the cache.
+    const auto rows = std::clamp<std::int64_t>(64 / tile_columns, 1, tile_rows);
+    const auto blocks = (tile_rows + rows - 1) / rows;
+    const auto stride = rounded_up(rows * tile_columns, widest_vector);
+    const auto inputs = static_cast<std::int64_t>(in_.size());
+    const auto size = elements * stride * (inputs + instruction_.channels + 1);
+    const auto threads = static_cast<std::int64_t>(at::get_num_threads());
+    if (blocks >= 2 * threads) {
+      float* const scratch = scratch_.take(size * threads);
+      at::parallel_for(0, blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+        for (auto b = begin; b < end; ++b) {
+          winograd_block(b * rows, std::min(rows, tile_rows - b * rows), stride,
+                         scratch + at::get_thread_num() * size, /*inner_threads=*/1);
+        }
+      });
+    } else {
+      float* const scratch = scratch_.take(size + (threads - 1) * elements * stride);
+      for (std::int64_t b = 0; b < blocks; ++b) {
+        winograd_block(b * rows, std::min(rows, tile_rows - b * rows), stride, scratch, threads);
+      }
+    }
+  }
+
+  // Three phases, each over all channels or elements before the next begins.
+  void winograd_block(std::int64_t first_row, std::int64_t rows, std::int64_t stride, float* scratch,
+                      std::int64_t inner_threads) {
+    const auto columns = out_.layout.width / tile;
+    const auto inputs = static_cast<std::int64_t>(in_.size());
+    const auto outputs = instruction_.channels;
+    float* const forward = scratch;
+    float* const products = forward + elements * inputs * stride;
+    float* const temporary = products + elements * outputs * stride;
+    const auto own = [&] { return temporary + (inner_threads > 1 ? at::get_thread_num() : 0) * elements * stride; };
+    const auto start = out_.layout.first() + tile * first_row * out_.layout.stride();
+    const auto block = kernels().block;
+    at::parallel_for(0, inputs, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto c = begin; c < end; ++c) {
+        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows, columns, own(),
+                                 forward + c * stride, inputs * stride, stride);
+      }
+    });
+    at::parallel_for(0, elements, 1, [&](std::int64_t begin, std::int64_t end) {
+      std::vector<const float*> from(at(inputs));
+      std::vector<float*> to(at(outputs));
+      const std::vector<float> no_bias(at(rounded_up(outputs, block)), 0.0F);
+      for (auto e = begin; e < end; ++e) {
+        for (std::int64_t c = 0; c < inputs; ++c) from[at(c)] = forward + (e * inputs + c) * stride;
+        for (std::int64_t c = 0; c < outputs; ++c) to[at(c)] = products + (e * outputs + c) * stride;
+        kernels().multiply({from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
+                            no_bias.data(), to.data(), outputs, Activation::none, 0},
+                           0, rounded_up(rows * columns, widest_vector));
+      }
+    });
+    at::parallel_for(0, outputs, 1, [&](std::int64_t begin, std::int64_t end) {
+      for (auto c = begin; c < end; ++c) {
+        kernels().winograd_output(products + c * stride, outputs * stride, rows, columns, own(), stride,
+                                  out_.plane(c) + start, out_.layout.stride(), spatial_.bias[at(c)],
+                                  instruction_.activation, instruction_.activation_alpha);
+      }
+    });
+  }
+
+  // Four rows of cells from `first` on into the two rows that they make.
+  void interleave(const std::vector<float*>& rows, std::int64_t first, std::int64_t y) const {
+    for (std::int64_t c = 0; c < instruction_.channels; ++c) {
+      for (std::int64_t dy = 0; dy < 2; ++dy) {
+        const auto k = at(4 * c + 2 * dy);
+        kernels().zip(rows[k] + first, rows[k + 1] + first, row_of(c, 2 * y + dy), in_layout_.width);
+      }
+    }
+  }
+
+  void normalise(std::int64_t first, std::int64_t each) const {
+    const auto& layout = out_.layout;
+    const auto cells = static_cast<double>(layout.height * layout.width);
+    // Moments about each plane's first cell, lest the square of the mean swallow the variance.
+    double mean = 0;
+    double spread = 0;
+    double count = 0;
+    for (auto c = first; c < first + each; ++c) {
+      const float* const plane = in_[at(c)] + layout.first();
+      const float origin = plane[0];
+      double sum = 0;
+      double squares = 0;
+      for (std::int64_t y = 0; y < layout.height; ++y) {
+        const auto moments = kernels().moments(plane + y * layout.stride(), layout.width, origin);
+        sum += moments.sum;
+        squares += moments.sum_of_squares;
+      }
+      // Chan, Golub & LeVeque (1983): two sets' moments make those of both.
+      const double plane_mean = static_cast<double>(origin) + sum / cells;
+      const double plane_spread = squares - sum * sum / cells;
+      const double difference = plane_mean - mean;
+      const double both = count + cells;
+      spread += plane_spread + difference * difference * count * cells / both;
+      mean += difference * cells / both;
+      count = both;
+    }
+    const double scale = 1 / std::sqrt(spread / count + static_cast<double>(instruction_.epsilon));
+    for (auto c = first; c < first + each; ++c) {
+      const auto weight = static_cast<double>(instruction_.weight[at(c)]) * scale;
+      const auto shift = static_cast<double>(instruction_.bias[at(c)]) - mean * weight;
+      for (std::int64_t y = 0; y < layout.height; ++y) {
+        kernels().affine(in_[at(c)] + layout.first() + y * layout.stride(), row_of(c, y), layout.width,
+                         static_cast<float>(weight), static_cast<float>(shift), instruction_.activation,
+                         instruction_.activation_alpha);
+      }
+      if (needs_halo_) fill_halo(out_.plane(c), layout, torus_);
+    }
+  }
+
+  const Instruction& instruction_;
+  const Spatial& spatial_;
+  const Planes& out_;
+  SpatialScratch& scratch_;
+  bool torus_, needs_halo_;
+  Layout in_layout_;
+  std::vector<const float*> in_;
+};
+
+}  // namespace
+
+Spatial prepare(const Program& program, std::int64_t value, Precision precision, bool winograd,
+                bool alone_reads_its_operand) {
+  const auto& instruction = program.instructions[at(value)];
+  Spatial result{.value = value};
+  const auto inputs = static_cast<std::int64_t>(instruction.a.size());
+  const bool pairs = precision == Precision::bf16 && kernels().multiply_pairs != nullptr;
+  if (instruction.op == Op::convolve || instruction.op == Op::upsample) {
+    const bool up = instruction.op == Op::upsample;
+    const auto taps = up ? 1 : instruction.kernel * instruction.kernel;
+    const auto outputs = up ? 4 * instruction.channels : instruction.channels;
+    const auto matrix = up ? upsampling_matrix(instruction) : instruction.weight;
+    std::vector<float> bias = instruction.bias;
+    if (up) {
+      bias.clear();
+      for (const auto b : instruction.bias) bias.insert(bias.end(), 4, b);
+    }
+    result.bias = pad_bias(bias, outputs, kernels().block);
+    if (pairs) {
+      result.pairs = pack_pairs(matrix, outputs, inputs, taps);
+      result.depth = (inputs + 1) / 2 * taps;
+      return result;
+    }
+    result.weights = pack_weights(matrix, outputs, inputs * taps, kernels().block);
+    result.depth = inputs * taps;
+    if (winograd && !up && instruction.kernel == 3 && instruction.dilation == 1 && inputs >= winograd_channels &&
+        outputs >= winograd_channels) {
+      result.winograd = winograd_weights(instruction);
+    }
+  }
+  if (instruction.op == Op::group_norm) {
+    const auto source = instruction.a[0].value;
+    result.in_place = alone_reads_its_operand && source > 0 &&
+                      program.instructions[at(source)].op != Op::input &&
+                      program.instructions[at(source)].channels == instruction.channels;
+    for (std::int64_t c = 0; c < inputs; ++c) {
+      result.in_place = result.in_place && instruction.a[at(c)] == Plane{source, c};
+    }
+  }
+  return result;
+}
+
+void run_spatial(const Program& program, const Spatial& spatial,
+                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch, bool torus,
+                 bool needs_halo) {
+  const auto& instruction = program.instructions[at(spatial.value)];
+  Run run(instruction, spatial, planes_of(spatial.value), planes_of, scratch, torus, needs_halo);
+  switch (instruction.op) {
+    case Op::convolve:
+      return run.convolve();
+    case Op::upsample:
+      return run.upsample();
+    case Op::pool:
+      return run.pool();
+    case Op::group_norm:
+      return run.group_norm();
+    default:
+      return;
+  }
+}
+
+}  // namespace atheria

@@ -1,0 +1,42 @@
+// Runs a region over a grid, all cores busy.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "physics.hpp"
+#include "planes.hpp"
+#include "region.hpp"
+
+namespace atheria {
+
+// How a plane that a region reads lies: with a margin, or bare.
+struct Place {
+  const float* first;  // the cell (0, 0)
+  std::int64_t stride;
+  bool has_halo;
+};
+
+// Where a local row is kept.
+struct Target {
+  float* plane;
+  std::int64_t row;
+  bool needs_halo;
+};
+
+// What becomes of the law's answer; nothing where `out` is null.
+struct Finish {
+  const Physics* physics = nullptr;  // null: delta itself is written
+  const float* fires = nullptr;      // 1 where a cell updates, else 0: (H, W), or null
+  const std::vector<Operand>* psi = nullptr;
+  const std::vector<Operand>* delta = nullptr;
+  float* out = nullptr;  // (2d, H, W)
+};
+
+// Returns the energy of what was written to `out`; not finite where some number is not.
+double run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
+                  const Layout& grid, bool torus, const Finish& finish,
+                  const std::function<RegionRun&(std::size_t thread)>& runner);
+
+}  // namespace atheria
