@@ -100,7 +100,7 @@ class RegionCells final : public CellKernel {
     kernels().advance({scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
                        static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
                        physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
-                      0, cells);
+                      cells);
     for (std::int64_t i = 0; i < cells; ++i) {
       for (std::int64_t c = 0; c < channels_; ++c) next[i * channels_ + c] = scratch.out_rows[at(c)][i];
     }
@@ -132,11 +132,12 @@ class CompiledLaw final : public Law {
     auto output = empty_outputs(psi, memory);
     at::Tensor fires;
     if (physics.fire_rate < 1) fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-    const auto energies = run(psi, memory, output.delta, output.memory,
+    const auto tallies = run(psi, memory, output.delta, output.memory,
                               {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
-    if (physics.normalise == Normalise::global) restore_energy(output.delta, energies, reference_energy);
-    const bool finite = std::all_of(energies.begin(), energies.end(), [](double e) { return std::isfinite(e); });
-    return {std::move(output.delta), std::move(output.memory), finite};
+    if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
+    Tally sum;
+    for (const auto& tally : tallies) sum += tally;
+    return {std::move(output.delta), std::move(output.memory), sum};
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {
@@ -206,7 +207,7 @@ class CompiledLaw final : public Law {
     return {spare(psi.sizes()), memory.defined() ? spare(memory.sizes()) : at::Tensor()};
   }
 
-  std::vector<double> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
+  std::vector<Tally> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
                           const at::Tensor& next_memory, const Finish& finish) {
     const auto remembered = memory.defined() ? memory.contiguous() : memory;
     return plan_.run(psi.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
@@ -214,12 +215,14 @@ class CompiledLaw final : public Law {
                      psi.size(0), psi.size(2), psi.size(3), finish);
   }
 
-  static void restore_energy(const at::Tensor& phi, const std::vector<double>& energies, const at::Tensor& reference) {
+  static void restore_energy(const at::Tensor& phi, const std::vector<Tally>& tallies,
+                             const at::Tensor& reference) {
     const auto size = phi.numel() / phi.size(0);
     for (std::int64_t b = 0; b < phi.size(0); ++b) {
-      if (energies[at(b)] == 0) continue;
+      const auto energy = tallies[at(b)].energy;
+      if (energy == 0) continue;
       const auto wanted = reference.select(0, b).item<double>();
-      const auto factor = static_cast<float>(std::sqrt(wanted / energies[at(b)]));
+      const auto factor = static_cast<float>(std::sqrt(wanted / energy));
       float* const data = phi.data_ptr<float>() + b * size;
       kernels().affine(data, data, size, factor, 0.0F, Activation::none, 0.0F);
     }

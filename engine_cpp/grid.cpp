@@ -49,19 +49,22 @@ void Grid::edit(at::Tensor psi) {
   check_finite(psi);
   psi_ = before_noise_ = std::move(psi);
   reference_energy_ = total_energy(psi_);
+  occupied_.reset();
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
-  auto [quiet, memory, is_finite] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
+  auto [quiet, memory, tally] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
-  if (!(is_finite && next.is_same(quiet)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
+  const bool is_known = tally && next.is_same(quiet);
+  if (!(is_known && std::isfinite(tally->energy)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
     throw std::overflow_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
                               "; the state before it is kept. Normalise, or raise `gamma`");
   }
   psi_ = next;
   before_noise_ = std::move(quiet);
   memory_ = std::move(memory);
+  occupied_ = is_known ? std::optional(tally->occupied) : std::nullopt;
   ++step_count_;
 }
 
@@ -69,6 +72,6 @@ bool Grid::is_same_state(const Grid& other) const {
   return at::equal(psi_, other.psi_) && (!memory_.defined() || at::equal(memory_, other.memory_));
 }
 
-std::int64_t Grid::occupied_cells() const { return occupied(psi_).sum().item<std::int64_t>(); }
+std::int64_t Grid::occupied_cells() const { return occupied_ ? *occupied_ : occupied(psi_).sum().item<std::int64_t>(); }
 
 }  // namespace atheria

@@ -4,6 +4,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <optional>
 
 #include "field.hpp"
 #include "law.hpp"
@@ -41,6 +42,7 @@ class Grid {
   at::Tensor memory_;            // undefined where the law has none
   at::Tensor reference_energy_;  // (B, 1, 1, 1): N0 of each universe
   std::int64_t step_count_ = 0;
+  std::optional<std::int64_t> occupied_;  // cells, where the last step has counted them
 };
 
 }  // namespace atheria

@@ -38,7 +38,7 @@ class Law {
   struct Advanced {
     at::Tensor psi;  // contiguous
     at::Tensor memory;
-    bool is_finite = false;  // known to be; otherwise it may be
+    std::optional<Tally> tally{};  // of psi, where it is known; an energy that is not finite proves nothing
   };
 
   virtual ~Law() = default;

@@ -311,22 +311,27 @@ class Interpreter {
     return stencil;
   }
 
-  // Equal stencils are computed once.
+  // Equal stencils are computed once, and those that change nothing not at all.
   Planes emit_stencils(std::vector<Stencil> stencils, std::int64_t level) {
     Instruction instruction{.op = Op::stencil};
     instruction.level = level;
-    std::vector<std::int64_t> which;
+    Planes planes;
+    std::vector<std::pair<std::size_t, std::int64_t>> computed;  // place, channel
     for (auto& stencil : stencils) {
       stencil = merged(std::move(stencil));
       require(stencil.taps.size() <= 64, "a sum over more than 64 neighbours");
+      const bool is_plane = stencil.taps.size() == 1 && stencil.constant == 0 &&
+                            stencil.taps[0] == Tap{stencil.taps[0].plane, 0, 0, 1.0F};
+      planes.push_back(is_plane ? stencil.taps[0].plane : Plane{});
+      if (is_plane || (stencil.taps.empty() && stencil.constant == 0)) continue;
       const auto same = std::find(instruction.stencils.begin(), instruction.stencils.end(), stencil);
-      which.push_back(same - instruction.stencils.begin());
+      computed.emplace_back(planes.size() - 1, same - instruction.stencils.begin());
       if (same == instruction.stencils.end()) instruction.stencils.push_back(stencil);
     }
+    if (computed.empty()) return planes;
     instruction.channels = static_cast<std::int64_t>(instruction.stencils.size());
     const auto unique = emit(std::move(instruction));
-    Planes planes;
-    for (const auto channel : which) planes.push_back(unique[at(channel)]);
+    for (const auto& [place, channel] : computed) planes[place] = unique[at(channel)];
     return planes;
   }
 

@@ -88,6 +88,68 @@ std::int64_t source_of(const Instruction& instruction) {
   return std::max<std::int64_t>(0, instruction.a.empty() ? 0 : instruction.a[0].value);
 }
 
+// Lets results take the rows of earlier ones that nothing reads any more.
+void reuse_rows(Region& region, std::vector<std::vector<Operand>*> outputs) {
+  const auto count = static_cast<std::int64_t>(region.operators.size());
+  std::vector<std::int64_t> last_use(at(region.rows), count);  // of rows that nothing makes: kept
+  for (const auto& op : region.operators) {
+    std::fill_n(last_use.begin() + op.first_row, op.instruction.channels, std::int64_t{-1});
+  }
+  const auto use = [&](const std::vector<Operand>& operands, std::int64_t when) {
+    for (const auto& operand : operands) {
+      if (operand.is_local) last_use[at(operand.row)] = std::max(last_use[at(operand.row)], when);
+    }
+  };
+  for (std::int64_t i = 0; i < count; ++i) {
+    use(region.operators[at(i)].a, i);
+    use(region.operators[at(i)].b, i);
+  }
+  for (const auto* operands : outputs) use(*operands, count);
+  for (const auto& [plane, row] : region.stored) last_use[at(row)] = count;
+
+  std::vector<std::int64_t> place(at(region.rows), -1);
+  std::vector<std::int64_t> taken_until;  // of each new row: the operator that reads it last
+  const auto take = [&](std::int64_t first, std::int64_t channels, std::int64_t now) {
+    std::int64_t to = 0;
+    for (std::int64_t free = 0; free < channels; ++to) {
+      const bool is_free = to >= static_cast<std::int64_t>(taken_until.size()) || taken_until[at(to)] < now;
+      free = is_free ? free + 1 : 0;
+    }
+    to -= channels;
+    taken_until.resize(std::max(taken_until.size(), at(to + channels)), -1);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      place[at(first + c)] = to + c;
+      // A row that is written but not read is taken while it is written.
+      taken_until[at(to + c)] = std::max(last_use[at(first + c)], now);
+    }
+  };
+  for (std::int64_t row = 0; row < region.rows; ++row) {
+    if (last_use[at(row)] == count) {
+      const bool is_made = std::any_of(region.operators.begin(), region.operators.end(), [&](const auto& op) {
+        return row >= op.first_row && row < op.first_row + op.instruction.channels;
+      });
+      if (!is_made) take(row, 1, -1);
+    }
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    auto& op = region.operators[at(i)];
+    take(op.first_row, op.instruction.channels, i);
+  }
+  const auto move = [&](std::vector<Operand>& operands) {
+    for (auto& operand : operands) {
+      if (operand.is_local) operand.row = place[at(operand.row)];
+    }
+  };
+  for (auto& op : region.operators) {
+    op.first_row = place[at(op.first_row)];
+    move(op.a);
+    move(op.b);
+  }
+  for (auto* operands : outputs) move(*operands);
+  for (auto& [plane, row] : region.stored) row = place[at(row)];
+  region.rows = static_cast<std::int64_t>(taken_until.size());
+}
+
 bool joins_region(const Instruction& instruction) {
   return is_pointwise(instruction) || instruction.op == Op::stencil;
 }
@@ -275,13 +337,15 @@ void Plan::divide() {
     }
     if (r == last) break;
     steps_.push_back({{}, builder.take()});
+    reuse_rows(*steps_.back().region, {});
   }
   for (const auto& plane : program_.delta) delta_.push_back(builder.operand(plane));
   for (std::int64_t c = 0; c < all[0].channels; ++c) psi_.push_back(builder.operand({0, c}));
   last_ = builder.take();
+  reuse_rows(last_, {&delta_, &psi_});
 }
 
-double Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {
+Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {
   const bool torus = program_.boundary == "torus";
   const auto& all = program_.instructions;
   const float* const inputs[] = {universe.psi, universe.memory};
@@ -322,17 +386,17 @@ double Plan::run_one(Workspace& workspace, const Universe& universe, const Finis
   to.psi = &psi_;
   to.delta = &delta_;
   to.out = universe.out;
-  const auto energy = sweep(last_, to);
+  const auto tally = sweep(last_, to);
   for (std::size_t c = 0; c < program_.memory.size(); ++c) {
     const auto plane = program_.memory[c];
     const auto& planes = workspace.value(plane.value);
     planes.copy_out(plane.channel, universe.next_memory + static_cast<std::int64_t>(c) * planes.layout.height *
                                                                planes.layout.width);
   }
-  return energy;
+  return tally;
 }
 
-std::vector<double> Plan::run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
+std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
                  std::int64_t height, std::int64_t width, const Finish& finish) {
   const auto field_size = static_cast<std::int64_t>(program_.delta.size()) * height * width;
   std::int64_t memory_size = 0;
@@ -357,16 +421,16 @@ std::vector<double> Plan::run(const float* psi, const float* memory, float* out,
   while (static_cast<std::int64_t>(workspaces_.size()) < wanted) {
     workspaces_.push_back(std::make_unique<Workspace>(program_, steps_, last_, is_stored_, height, width));
   }
-  std::vector<double> energies(at(universes), 0.0);
+  std::vector<Tally> tallies(at(universes));
   if (!apart) {
-    for (std::int64_t b = 0; b < universes; ++b) energies[at(b)] = run_universe(b, *workspaces_[0]);
-    return energies;
+    for (std::int64_t b = 0; b < universes; ++b) tallies[at(b)] = run_universe(b, *workspaces_[0]);
+    return tallies;
   }
   at::parallel_for(0, universes, 1, [&](std::int64_t begin, std::int64_t end) {
     auto& workspace = *workspaces_[at(at::get_thread_num())];
-    for (auto b = begin; b < end; ++b) energies[at(b)] = run_universe(b, workspace);
+    for (auto b = begin; b < end; ++b) tallies[at(b)] = run_universe(b, workspace);
   });
-  return energies;
+  return tallies;
 }
 
 }  // namespace atheria

@@ -36,9 +36,9 @@ class Plan {
   const std::vector<Operand>& delta() const { return delta_; }
   const std::vector<Operand>& psi() const { return psi_; }
 
-  // Steps `universes` universes of height x width: psi, memory -> out, next_memory. Returns the energy of each;
-  // not finite where some number is not. Without physics it writes delta and returns zeros.
-  std::vector<double> run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
+  // Steps `universes` universes of height x width: psi, memory -> out, next_memory. Without physics it
+  // writes delta and tallies nothing.
+  std::vector<Tally> run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
              std::int64_t height, std::int64_t width, const Finish& finish);
 
  private:
@@ -49,7 +49,7 @@ class Plan {
   };
 
   void divide();
-  double run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
+  Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
 
   Program program_;
   Precision precision_;

@@ -10,10 +10,10 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 }  // namespace
 
 std::int64_t Region::chunk() const {
-  constexpr std::int64_t cache = 40 * 1024 / static_cast<std::int64_t>(sizeof(float));
+  constexpr std::int64_t cache = 96 * 1024 / static_cast<std::int64_t>(sizeof(float));
   constexpr std::int64_t unit = 48;  // a whole number of vectors of every width
   const auto wanted = rows + static_cast<std::int64_t>(sources.size()) + 1;
-  return std::clamp<std::int64_t>(cache / wanted / unit * unit, unit, 8 * unit);
+  return std::clamp<std::int64_t>(cache / wanted / unit * unit, 2 * unit, 8 * unit);
 }
 
 std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
@@ -40,7 +40,7 @@ RegionRun::RegionRun(const Region& region)
     const auto& instruction = op.instruction;
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());
-    terms_.emplace_back(instruction.op == Op::stencil ? op.a.size() : 0);
+    terms_.emplace_back(op.a.size());
     auto& out = out_.emplace_back();
     for (std::int64_t c = 0; c < instruction.channels; ++c) out.push_back(row(op.first_row + c));
     for (std::size_t i = 0; i < op.a.size(); ++i) {
@@ -52,8 +52,7 @@ RegionRun::RegionRun(const Region& region)
   }
 }
 
-template <class Locate>
-void RegionRun::run_operator(std::size_t index, const Locate& locate, std::int64_t cells) {
+void RegionRun::run_operator(std::size_t index, const float* const* cells, std::int64_t count) {
   const auto& op = region_.operators[index];
   const auto& instruction = op.instruction;
   const auto& k = kernels();
@@ -62,53 +61,35 @@ void RegionRun::run_operator(std::size_t index, const Locate& locate, std::int64
   auto& out = out_[index];
   if (op.reads_sources) {
     for (std::size_t i = 0; i < a.size(); ++i) {
-      if (!op.a[i].is_local) a[i] = locate(op.a[i]);
+      if (!op.a[i].is_local) a[i] = cells[op.a[i].row];
     }
     for (std::size_t i = 0; i < b.size(); ++i) {
-      if (!op.b[i].is_local) b[i] = locate(op.b[i]);
+      if (!op.b[i].is_local) b[i] = cells[op.b[i].row];
     }
   }
   switch (instruction.op) {
-    case Op::convolve: {
-      const Product product{a.data(),          static_cast<std::int64_t>(a.size()),
-                            op.weights.data(), op.bias.data(),
-                            out.data(),        instruction.channels,
-                            instruction.activation, instruction.activation_alpha};
-      return k.multiply(product, 0, cells);
-    }
-    case Op::stencil: {
-      auto& terms = terms_[index];
-      std::size_t first = 0;
-      for (std::size_t c = 0; c < out.size(); ++c) {
-        const auto& stencil = instruction.stencils[c];
-        for (std::size_t t = 0; t < stencil.taps.size(); ++t) {
-          terms[first + t] = {a[first + t], stencil.taps[t].factor};
-        }
-        k.sum(terms.data() + first, static_cast<std::int64_t>(stencil.taps.size()), stencil.constant, out[c],
-              cells);
-        first += stencil.taps.size();
-      }
-      return;
-    }
+    case Op::convolve:
+      return k.multiply({a.data(), static_cast<std::int64_t>(a.size()), op.weights.data(), op.bias.data(), out.data(),
+                         instruction.channels, instruction.activation, instruction.activation_alpha},
+                        0, count);
     case Op::mean: {
       auto& terms = terms_[index];
-      terms.resize(a.size());
       for (std::size_t i = 0; i < a.size(); ++i) terms[i] = {a[i], instruction.alpha};
-      return k.sum(terms.data(), static_cast<std::int64_t>(a.size()), 0.0F, out[0], cells);
+      return k.sum(terms.data(), static_cast<std::int64_t>(a.size()), 0.0F, out[0], 1, count, 0);
     }
     case Op::affine:
       for (std::size_t c = 0; c < out.size(); ++c) {
-        k.affine(a[c], out[c], cells, instruction.weight[c], instruction.bias[c], instruction.activation,
+        k.affine(a[c], out[c], count, instruction.weight[c], instruction.bias[c], instruction.activation,
                  instruction.activation_alpha);
       }
       return;
     case Op::function:
       for (std::size_t c = 0; c < out.size(); ++c) {
-        k.apply(instruction.function, instruction.alpha, a[c], out[c], cells);
+        k.apply(instruction.function, instruction.alpha, a[c], out[c], count);
       }
       return;
     case Op::combine:
-      for (std::size_t c = 0; c < out.size(); ++c) k.combine(instruction.operation, a[c], b[c], out[c], cells);
+      for (std::size_t c = 0; c < out.size(); ++c) k.combine(instruction.operation, a[c], b[c], out[c], count);
       return;
     default:
       return;
@@ -116,24 +97,49 @@ void RegionRun::run_operator(std::size_t index, const Locate& locate, std::int64
 }
 
 template <class Locate>
-void RegionRun::run_with(const Locate& locate, std::int64_t cells) {
-  for (std::size_t i = 0; i < region_.operators.size(); ++i) run_operator(i, locate, cells);
+void RegionRun::run_stencil(std::size_t index, const Locate& locate, std::int64_t height, std::int64_t width,
+                            std::int64_t stride) {
+  const auto& op = region_.operators[index];
+  auto& terms = terms_[index];
+  std::size_t tap = 0;
+  for (std::size_t c = 0; c < out_[index].size(); ++c) {
+    const auto& stencil = op.instruction.stencils[c];
+    for (std::size_t t = 0; t < stencil.taps.size(); ++t, ++tap) {
+      terms[t] = {locate(op.a[tap]), stencil.taps[t].factor};
+    }
+    kernels().sum(terms.data(), static_cast<std::int64_t>(stencil.taps.size()), stencil.constant,
+                  out_[index][c], height, width, stride);
+  }
 }
 
-void RegionRun::run(const float* const* sources, std::int64_t stride, std::int64_t cells) {
-  run_with([&](const Operand& operand) { return sources[operand.row] + operand.dy * stride + operand.dx; },
-           cells);
+void RegionRun::run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
+                    std::int64_t height, std::int64_t width) {
+  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
+    if (region_.operators[i].instruction.op == Op::stencil) {
+      const auto locate = [&](const Operand& operand) {
+        return neighbours[operand.row] + operand.dy * stride + operand.dx;
+      };
+      run_stencil(i, locate, height, width, stride);
+    } else {
+      run_operator(i, cells, height * width);
+    }
+  }
 }
 
-void RegionRun::run_scattered(const float* const* sources, std::int64_t cells) {
+void RegionRun::run_scattered(const float* const* places, std::int64_t count) {
   const auto side = 2 * region_.reach + 1;
-  const auto planes = static_cast<std::int64_t>(region_.sources.size());
-  run_with(
-      [&](const Operand& operand) {
-        const auto place = (operand.dy + region_.reach) * side + operand.dx + region_.reach;
-        return sources[place * planes + operand.row];
-      },
-      cells);
+  const auto sources = static_cast<std::int64_t>(region_.sources.size());
+  const auto locate = [&](const Operand& operand) {
+    const auto place = (operand.dy + region_.reach) * side + operand.dx + region_.reach;
+    return places[place * sources + operand.row];
+  };
+  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
+    if (region_.operators[i].instruction.op == Op::stencil) {
+      run_stencil(i, locate, 1, count, 0);
+    } else {
+      run_operator(i, places + side * side / 2 * sources, count);
+    }
+  }
 }
 
 }  // namespace atheria

@@ -47,25 +47,27 @@ class RegionRun {
  public:
   explicit RegionRun(const Region& region);
 
-  // sources: where each of the region's planes has the first cell; stride: from row to row there.
-  void run(const float* const* sources, std::int64_t stride, std::int64_t cells);
+  // Runs `height` rows of `width` cells. cells: each source's, packed row by row, for what reads no neighbours;
+  // neighbours: each source's cell (0, 0) among its neighbours, rows `stride` apart, for what does.
+  void run(const float* const* cells, const float* const* neighbours, std::int64_t stride, std::int64_t height,
+           std::int64_t width);
 
-  // As `run`, of cells whose neighbours lie apart: sources[(dy * side + dx) * planes + plane], from -reach.
-  void run_scattered(const float* const* sources, std::int64_t cells);
+  // As `run`, of cells that lie apart. places[(dy * side + dx) * sources + source], from -reach on, each packed.
+  void run_scattered(const float* const* places, std::int64_t count);
 
   const float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
   float* row(std::int64_t local) { return scratch_.get() + local * capacity_; }
-  // Memory for copies of sources, at least as much as asked for.
+  // Memory for copies of sources.
   float* tile(std::int64_t floats) {
     if (floats > tile_size_) tile_ = Floats(tile_size_ = floats);
     return tile_.get();
   }
 
  private:
+  void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
   template <class Locate>
-  void run_with(const Locate& locate, std::int64_t cells);
-  template <class Locate>
-  void run_operator(std::size_t index, const Locate& locate, std::int64_t cells);
+  void run_stencil(std::size_t index, const Locate& locate, std::int64_t height, std::int64_t width,
+                   std::int64_t stride);
 
   const Region& region_;
   std::int64_t capacity_;

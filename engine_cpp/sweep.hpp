@@ -25,6 +25,12 @@ struct Target {
   bool needs_halo;
 };
 
+inline Tally& operator+=(Tally& sum, const Tally& other) {
+  sum.energy += other.energy;
+  sum.occupied += other.occupied;
+  return sum;
+}
+
 // What becomes of the law's answer; nothing where `out` is null.
 struct Finish {
   const Physics* physics = nullptr;  // null: delta itself is written
@@ -34,8 +40,7 @@ struct Finish {
   float* out = nullptr;  // (2d, H, W)
 };
 
-// Returns the energy of what was written to `out`; not finite where some number is not.
-double run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
+Tally run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
                   const Layout& grid, bool torus, const Finish& finish,
                   const std::function<RegionRun&(std::size_t thread)>& runner);
 

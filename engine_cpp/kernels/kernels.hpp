@@ -72,6 +72,12 @@ struct Moments {
   double sum, sum_of_squares;
 };
 
+// Of a field: its energy, not finite where some number is not, and its occupied cells.
+struct Tally {
+  double energy = 0;
+  std::int64_t occupied = 0;
+};
+
 struct Kernels {
   const char* name;
   std::int64_t block;  // outputs that are computed together: what weights are packed by
@@ -82,8 +88,10 @@ struct Kernels {
                  Activation activation, float alpha);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
-  void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t cells);
-  double (*advance)(const Advance& step, std::int64_t first, std::int64_t cells);  // total energy
+  // Sums of `height` rows, `stride` apart, into `width` cells each. Reads beyond like `multiply`.
+  void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
+              std::int64_t width, std::int64_t stride);
+  Tally (*advance)(const Advance& step, std::int64_t cells);
   Moments (*moments)(const float* row, std::int64_t cells, float origin);          // about the origin
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`

@@ -218,11 +218,30 @@ void combine(Operation operation, const float* a, const float* b, float* out, st
   }
 }
 
-void sum(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t cells) {
-  for (std::int64_t i = 0; i < cells; i += lanes) {
-    Vector total = splat(constant);
-    for (std::int64_t t = 0; t < count; ++t) total += terms[t].factor * load(terms[t].row + i, cells - i);
-    store(out + i, total, cells - i);
+template <std::int64_t vectors>
+inline void sum_block(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t first,
+                      std::int64_t last) {
+  Vector sums[vectors];
+#pragma GCC unroll 4
+  for (std::int64_t v = 0; v < vectors; ++v) sums[v] = splat(constant);
+  for (std::int64_t t = 0; t < count; ++t) {
+    const Vector factor = splat(terms[t].factor);
+    const float* const row = terms[t].row + first;
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < vectors; ++v) sums[v] += factor * load(row + v * lanes);
+  }
+#pragma GCC unroll 4
+  for (std::int64_t v = 0; v < vectors; ++v) store(out + v * lanes, sums[v], v + 1 == vectors ? last : lanes);
+}
+
+void sum(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
+         std::int64_t width, std::int64_t stride) {
+  for (std::int64_t y = 0; y < height; ++y, out += width) {
+    std::int64_t x = 0;
+    for (; x + 4 * lanes <= width; x += 4 * lanes) {
+      sum_block<4>(terms, count, constant, out + x, y * stride + x, lanes);
+    }
+    for (; x < width; x += lanes) sum_block<1>(terms, count, constant, out + x, y * stride + x, width - x);
   }
 }
 
@@ -232,39 +251,61 @@ double total(Vector v) {
   return sum;
 }
 
-double advance(const Advance& step, std::int64_t first, std::int64_t cells) {
-  double energy = 0;
-  Vector change[256];
-  for (std::int64_t i = first; i < first + cells; i += lanes) {
-    const auto left = first + cells - i;
-    const Vector fires = step.fires != nullptr ? load(step.fires + i, left) : splat(1.0F);
-    Vector density{};
-    for (std::int64_t c = 0; c < step.channels; ++c) {
-      const Vector psi = load(step.psi[c] + i, left);
-      Vector phi = step.keep * psi + load(step.delta[c] + i, left);
-      if (step.fires != nullptr) phi = psi + fires * (phi - psi);
-      density += phi * phi;
-      change[c] = phi;
-    }
-    const Integers kept = step.epsilon > 0 ? ~(root(density) <= step.epsilon) : Integers{} - 1;
-    Vector scale = from_bits(bits(splat(1.0F)) & kept);
-    if (step.normalise) {
-      // An energy beyond float32 gives no number, lest an explosion pass for vacuum.
-      const Vector inverse = density == __builtin_inff() ? splat(__builtin_nanf("")) : 1.0F / root(density);
-      scale = (density == 0.0F) | ~kept ? splat(0.0F) : inverse;
-    }
-    Vector left_density{};
-    for (std::int64_t c = 0; c < step.channels; ++c) {
-      const Vector phi = change[c] * scale;
-      left_density += phi * phi;
-      store(step.out[c] + i, phi, left);
-    }
-    if (left < lanes) {
-      for (std::int64_t k = left; k < lanes; ++k) left_density[k] = 0;
-    }
-    energy += total(left_density);
+// Two vectors at once: the sums over channels are chains of additions.
+template <std::int64_t vectors>
+inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Tally& tally) {
+  Vector change[256][vectors];
+  Vector density[vectors]{};
+  Integers some[vectors]{};
+  Vector fires[vectors];
+  const auto count = [&](std::int64_t v) { return v + 1 == vectors ? last : lanes; };
+  if (step.fires != nullptr) {
+    for (std::int64_t v = 0; v < vectors; ++v) fires[v] = load(step.fires + first + v * lanes, count(v));
   }
-  return energy;
+  for (std::int64_t c = 0; c < step.channels; ++c) {
+#pragma GCC unroll 2
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      const Vector psi = load(step.psi[c] + first + v * lanes, count(v));
+      Vector phi = step.keep * psi + load(step.delta[c] + first + v * lanes, count(v));
+      if (step.fires != nullptr) phi = psi + fires[v] * (phi - psi);
+      density[v] += phi * phi;
+      some[v] |= bits(phi);
+      change[c][v] = phi;
+    }
+  }
+  Vector scale[vectors];
+  for (std::int64_t v = 0; v < vectors; ++v) {
+    Integers kept = (some[v] & 0x7FFFFFFF) != 0;
+    if (step.epsilon > 0) kept &= ~(root(density[v]) <= step.epsilon);
+    if (step.normalise) {
+      kept &= density[v] != 0.0F;
+      // An energy beyond float32 gives no number, lest an explosion pass for vacuum.
+      scale[v] = density[v] == __builtin_inff() ? splat(__builtin_nanf("")) : 1.0F / root(density[v]);
+    } else {
+      scale[v] = splat(1.0F);
+    }
+    scale[v] = from_bits(bits(scale[v]) & kept);
+    const Vector energy = from_bits(bits(density[v] * scale[v] * scale[v]) & kept);
+    const auto valid = count(v) < lanes ? count(v) : lanes;
+    for (std::int64_t k = 0; k < valid; ++k) {
+      tally.energy += static_cast<double>(energy[k]);
+      tally.occupied -= kept[k];
+    }
+  }
+  for (std::int64_t c = 0; c < step.channels; ++c) {
+#pragma GCC unroll 2
+    for (std::int64_t v = 0; v < vectors; ++v) {
+      store(step.out[c] + first + v * lanes, change[c][v] * scale[v], count(v));
+    }
+  }
+}
+
+Tally advance(const Advance& step, std::int64_t cells) {
+  Tally tally;
+  std::int64_t i = 0;
+  for (; i + 2 * lanes <= cells; i += 2 * lanes) advance_block<2>(step, i, lanes, tally);
+  for (; i < cells; i += lanes) advance_block<1>(step, i, cells - i, tally);
+  return tally;
 }
 
 Moments moments(const float* row, std::int64_t cells, float origin) {
