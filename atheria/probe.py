@@ -169,6 +169,7 @@ def main() -> None:
     """Opens what it is told to until the line is closed."""
     descriptor, idle, longest = map(int, sys.argv[1:])
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash is no news here
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it may be inherited as ignored
     threading.stack_size(STACK)
     line = socket.socket(fileno=descriptor)
     line.settimeout(idle)

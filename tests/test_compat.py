@@ -3,6 +3,7 @@
 Only import lines are replaced, and in the long example the number of steps.
 """
 
+import ast
 import re
 import shutil
 import subprocess
@@ -125,6 +126,12 @@ def test_the_only_lines_replaced_are_imports() -> None:
     changed = [line for line, own in zip(EXAMPLE.splitlines(), HERE.splitlines(), strict=True) if line != own]
     assert len(changed) == 3
     assert all(" import " in line for line in changed)
+
+
+def test_the_page_shows_the_example() -> None:
+    page = (Path(__file__).parents[1] / "docs/seed.md").read_text()
+    shown = page.partition("```python\n")[2].partition("```")[0]
+    assert ast.dump(ast.parse(shown)) == ast.dump(ast.parse(HERE))
 
 
 def test_the_checkpoint_has_the_seed_s_layout(run: TrainedRun) -> None:

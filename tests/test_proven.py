@@ -190,3 +190,15 @@ def test_a_fork_has_a_child_of_its_own(tmp_path: Path) -> None:
     fork.join(60)
     assert fork.exitcode == 0
     proven.check(paths[2], None, PLAIN)
+
+
+@pytest.mark.slow
+def test_a_short_fuzzing_finds_nothing(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "tools/fuzz.py"
+    done = subprocess.run(
+        [sys.executable, script, "--minutes=0.5", f"--output={tmp_path}/fuzz"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    for mutation in ("description", "code", "pickles", "records", "container"):
+        assert re.search(rf"^{mutation} +\w+", done.stdout, re.M), done.stdout
