@@ -17,6 +17,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import nn
 
+from atheria import proven
 from atheria.config import (
     SCHEMA,
     Components,
@@ -133,6 +134,7 @@ def as_checkpoint(path: Path) -> dict[str, Any]:
     description = read_description(path)
     if description is None:
         raise UserError(f"'{path}' does not describe itself: its law cannot be built anew")
+    proven.check(path, None, {"d_state": description.d_state, **asdict(description.physics)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]

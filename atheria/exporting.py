@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from atheria import artifact, laws
+from atheria import artifact, laws, proven
 from atheria.artifact import Description
 from atheria.config import InitialStateConfig, PhysicsConfig, UserError
 from atheria.files import sha256
@@ -66,6 +66,7 @@ def export_law(law: Law, origin: Origin, path: Path) -> Description:
         torch_version=torch.__version__,
     )
     artifact.write(path, scripted, description)
+    proven.accept(path)
     return description
 
 

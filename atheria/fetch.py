@@ -5,7 +5,7 @@ import tempfile
 from math import isfinite, nan
 from pathlib import Path
 
-from atheria import law_cache
+from atheria import law_cache, proven
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError
 from atheria.progress import warn
@@ -70,6 +70,7 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
         if known is None:
             raise
         warn(f"{error}; the law is taken from the cache")
+        proven.accept(known)
         return known
     digest = run.tag(LAW_DIGEST_TAG)
     if digest is None or not law_cache.is_digest(digest):
@@ -80,7 +81,9 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
             f"run '{run_id}' in {shown(run.uri)} has no exported law (tag `{LAW_DIGEST_TAG}`); {remedy}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        return law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
+        law = law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
+    proven.accept(law)
+    return law
 
 
 def _best_of(experiment: str, uri: str) -> StoredRun:

@@ -36,6 +36,13 @@ def check_writable(folder: Path, key: str) -> None:
         raise UserError(f"`{key}` must be a folder that can be written to, got '{folder}'; choose another")
 
 
+def cache_folder() -> Path:
+    """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
+    if chosen := os.environ.get("ATHERIA_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atheria"
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()

@@ -10,19 +10,12 @@ from pathlib import Path
 
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError
-from atheria.files import atomically, sha256
+from atheria.files import atomically, cache_folder, sha256
 
 DEFAULT_SIZE = 2 << 30
 """Bytes that the cache may hold, unless ``ATHERIA_CACHE_SIZE`` says otherwise."""
 IN_USE = 600.0
 """Seconds after its last use for which a law is not removed to make room."""
-
-
-def folder() -> Path:
-    """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
-    if chosen := os.environ.get("ATHERIA_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "atheria"
 
 
 def most_bytes() -> int:
@@ -117,7 +110,7 @@ def is_digest(text: str) -> bool:
 
 
 def _laws() -> Path:
-    return folder() / "laws"
+    return cache_folder() / "laws"
 
 
 @contextmanager

@@ -70,6 +70,14 @@ class MissingRunError(UserError):
     """A store does not have a run, not even a deleted one."""
 
 
+class MissingExperimentError(UserError):
+    """A store has no experiment of a name."""
+
+
+class MissingArtifactError(UserError):
+    """A run has no artifact of a path."""
+
+
 class Store:
     """A tracking store.
 
@@ -164,7 +172,7 @@ class Store:
         """The runs that MLflow's filter finds, in one experiment or in all.
 
         Raises:
-            UserError: There is no experiment of that name.
+            MissingExperimentError: There is no experiment of that name.
         """
         with answering(self.uri):
             experiments = [self._existing_experiment(experiment)] if experiment else self._experiments()
@@ -233,7 +241,7 @@ class Store:
     def _existing_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            raise UserError(f"there is no experiment '{name}' in {shown(self.uri)}")
+            raise MissingExperimentError(f"there is no experiment '{name}' in {shown(self.uri)}")
         return str(found.experiment_id)
 
     def _experiment(self, name: str) -> str:
@@ -332,7 +340,7 @@ class StoredRun:
 
         Raises:
             OutageError: It is there, but could not be fetched.
-            UserError: The run has none of that path.
+            MissingArtifactError: The run has none of that path.
         """
         try:
             return Path(self.client.download_artifacts(self.run_id, path, str(folder)))
@@ -343,7 +351,7 @@ class StoredRun:
                 raise OutageError(
                     f"'{path}' of run '{self.run_id}' cannot be fetched: {_first_line(error)}"
                 ) from None
-            raise UserError(
+            raise MissingArtifactError(
                 f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)} ({_first_line(error)})"
             ) from None
 

@@ -145,6 +145,33 @@ def test_other_python_threads_run_while_the_engine_computes(exported: Callable) 
     assert engine.step_count == 50
 
 
+def test_two_engines_in_two_threads_run_side_by_side(exported: Callable) -> None:
+    """A long call in one holds nothing that the other needs, and both get the results that they get alone."""
+    path, quick_path = exported("unet")[1], exported("mlp")[1]
+
+    def engines() -> tuple[Engine, Engine]:
+        long, quick = Engine(), Engine()
+        long.load_model(path)
+        quick.load_model(quick_path)
+        long.reset("soup", 0, (64, 64))
+        return long, quick
+
+    long, quick = engines()
+    worker = threading.Thread(target=long.step_native, args=(80,))
+    worker.start()
+    quick_worker = threading.Thread(target=quick.step_native, args=(5,))
+    quick_worker.start()
+    quick_worker.join()
+    assert quick.step_count == 5
+    assert worker.is_alive()  # the long call, begun before, still goes on
+    worker.join()
+    assert long.step_count == 80
+    alone = engines()
+    for engine, other, steps in ((long, alone[0], 80), (quick, alone[1], 5)):
+        other.step_native(steps)
+        assert np.array_equal(engine.state(), other.state())
+
+
 def test_ctrl_c_stops_between_steps(exported: Callable) -> None:
     _, path = exported("unet")
     code = f"""
@@ -156,12 +183,22 @@ try:
     engine.step_native(10**9)
 except KeyboardInterrupt:
     print("stopped after", engine.step_count)
+stopped = engine.step_count
+other = atheria_core.Engine()
+other.load_model({str(path)!r})
+other.step_native(stopped)
+print((engine.state() == other.state()).all())
+engine.step_native(3)
+other.step_native(3)
+print(engine.step_count == stopped + 3, (engine.state() == other.state()).all())
 """
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, preexec_fn=heed_ctrl_c
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, preexec_fn=heed_ctrl_c
     )
-    assert result.stdout.startswith("stopped after"), result.stderr
-    assert int(result.stdout.split()[-1]) > 0
+    first, *whole = result.stdout.splitlines()
+    assert first.startswith("stopped after"), result.stderr
+    assert int(first.split()[-1]) > 0
+    assert whole == ["True", "True True"]  # it stopped between two steps, and goes on as if it had not
 
 
 class Scaled(torch.nn.Module):

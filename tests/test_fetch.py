@@ -16,7 +16,7 @@ from atheria.config import UserError
 from atheria.engine import from_run
 from atheria.export import export
 from atheria.fetch import law_of_run
-from atheria.files import sha256
+from atheria.files import cache_folder, sha256
 from atheria.jobs.train import TrainedRun
 from atheria.promote import promote
 from atheria.rollout import rollout
@@ -40,7 +40,7 @@ def server(tmp_path: Path) -> Iterator[MlflowServer]:
 def test_eight_processes_fetch_one_law_with_one_download(server: MlflowServer) -> None:
     run = train([*TINY, f"tracking.uri={server.address}"])
     code = (
-        "import sys; from atheria.fetch import law_of_run; from atheria.files import sha256; "
+        "import sys; from atheria.fetch import law_of_run; from atheria.files import cache_folder, sha256; "
         "print(sha256(law_of_run(sys.argv[1], sys.argv[2])))"
     )
     before = server.log().count("law/law.pt")
@@ -156,4 +156,4 @@ def test_laws_in_use_are_not_removed_to_make_room(monkeypatch: pytest.MonkeyPatc
 def test_no_name_from_a_store_leaves_the_cache(run_id: str, digest: str) -> None:
     with pytest.raises(UserError):
         law_cache.law(run_id, digest, lambda: Path("nothing"))
-    assert not law_cache.folder().exists()
+    assert not cache_folder().exists()

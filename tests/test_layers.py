@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
-     "atheria.probability", "atheria.endings", "atheria.provenance"},
+     "atheria.probability", "atheria.endings", "atheria.provenance", "atheria.probe"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool", "atheria.launch", "atheria.sweeps",
      "atheria.sweeps.space"},
+    {"atheria.proven"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
      "atheria.journal", "atheria.stores", "atheria.foreign", "atheria.patterns", "atheria.checkpoint",
      "atheria.ranks", "atheria.sweeps.points"},
@@ -39,7 +40,7 @@ FLOORS = [
     {"atheria.sweeps.parent"},
     {"atheria.jobs.sweep"},
     {"atheria.train", "atheria.export", "atheria.rollout", "atheria.sync", "atheria.promote",
-     "atheria.cache"},
+     "atheria.cache", "atheria.compat"},
 ]  # fmt: skip
 
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -10,12 +10,12 @@ from atheria_core import Engine
 from mlflow import MlflowClient
 from PIL import Image
 
-from atheria import checkpoint, law_cache, laws
+from atheria import checkpoint, laws
 from atheria.config import PhysicsConfig, UserError
 from atheria.engine import from_run
 from atheria.export import export
 from atheria.fetch import law_of_run
-from atheria.files import sha256
+from atheria.files import cache_folder, sha256
 from atheria.jobs.train import TrainedRun
 from atheria.observables import compare, measure
 from atheria.physics import Dynamics
@@ -151,7 +151,7 @@ def test_a_field_that_explodes_leaves_what_was_there(in_run_folder: TrainedRun, 
 def test_the_law_is_fetched_once_and_verified(in_run_folder: TrainedRun) -> None:
     run = in_run_folder
     cached = law_of_run(run.run_id)
-    assert cached.is_relative_to(law_cache.folder())
+    assert cached.is_relative_to(cache_folder())
     assert sha256(cached) == sha256(run.law)
     first = cached.stat().st_mtime_ns
     assert law_of_run(run.run_id) == cached
@@ -171,7 +171,7 @@ def test_a_law_that_was_changed_on_the_store_is_refused(own_run: TrainedRun) -> 
     stored.write_bytes(stored.read_bytes()[:-1] + b"!")
     with pytest.raises(UserError, match="was changed after its export: its digest is"):
         from_run(own_run.run_id)
-    assert not list(law_cache.folder().rglob("*.pt"))
+    assert not list(cache_folder().rglob("*.pt"))
 
 
 def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:

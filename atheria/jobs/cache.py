@@ -5,6 +5,7 @@ from pathlib import Path
 
 from atheria import law_cache
 from atheria.config import CacheConfig
+from atheria.files import cache_folder
 
 
 def check(config: CacheConfig) -> None:
@@ -21,7 +22,5 @@ def run(config: CacheConfig) -> list[Path]:
         used = datetime.fromtimestamp(law_cache.used(path)).isoformat(" ", "minutes")
         print(f"law       {path.parent.parent.name}  {path.stat().st_size / 1e6:8.1f} MB  used {used}")
     size = sum(path.stat().st_size for path in laws) / 1e6
-    print(
-        f"{len(laws)} laws, {size:.1f} MB of {law_cache.most_bytes() / 1e6:.0f} MB, in {law_cache.folder()}"
-    )
+    print(f"{len(laws)} laws, {size:.1f} MB of {law_cache.most_bytes() / 1e6:.0f} MB, in {cache_folder()}")
     return removed

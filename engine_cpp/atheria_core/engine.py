@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from atheria import proven
 from atheria.artifact import Description, physics_of, read_description
 from atheria.config import InitialStateConfig
 
@@ -34,6 +35,7 @@ class Engine(_Engine):
         backend: str = "fastest",
     ) -> None:
         super().__init__(d_state, device, threads, precision, backend)
+        self._d_state = d_state
         self._description: Description | None = None
 
     @classmethod
@@ -48,6 +50,9 @@ class Engine(_Engine):
     def load_model(self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None) -> None:
         """Loads a law; with no state set, starts the universe that the artifact describes.
 
+        A file that was neither exported here nor verified by its run's digest is first opened in a child
+        process, once: libtorch's reader can crash on a damaged one.
+
         Args:
             path: An artifact of Atheria, or a plain TorchScript file of a law.
             physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary.
@@ -56,9 +61,10 @@ class Engine(_Engine):
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
         """
         description = read_description(path)
-        values = asdict(physics_of(description, physics or {}))
         d_state = description.d_state if description else None
-        self._load_model(os.fspath(path), d_state, **values)
+        arguments = {"d_state": d_state, **asdict(physics_of(description, physics or {}))}
+        proven.check(path, self._d_state, arguments)
+        self._load_model(os.fspath(path), **arguments)
         self._description = description
         if description is not None and not self.has_state and description.initial_state.kind != "file":
             height, width = description.training_grid
