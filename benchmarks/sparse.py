@@ -497,8 +497,9 @@ def tables(result: Numbers) -> list[str]:
         "## Scattered cells\n",
         f"A `deep_qca` of {D_STATE} components and {HIDDEN} channels without bias, gamma {PHYSICS.gamma}, "
         f"vacuum threshold {PHYSICS.epsilon}, each cell normalised (weights: `benchmarks/sparse.py`). "
-        f"{count:,} cells, half of them alone and half beside another one. Cells alone keep their amplitudes, "
-        "pairs turn each other; the law is evaluated at them and at all their neighbours. Occupied after "
+        f"{count:,} cells, half of them alone and half beside another one. Cells alone keep their "
+        "amplitudes, pairs turn each other; the law is evaluated at them and at all their neighbours. "
+        "Occupied after "
         + ", ".join(f"{step} steps {cells:,}" for step, cells in result["occupancy"].items())
         + ".\n",
         "*error* is the largest difference of an amplitude from a rollout in float64, *only one* how many "
