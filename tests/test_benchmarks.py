@@ -1,11 +1,13 @@
 """The benchmarks run; what they measure is in docs/."""
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -79,3 +81,47 @@ def test_sweeps_are_measured_and_are_whole(tmp_path: Path) -> None:
     assert "Not measured yet" not in page
     assert page.startswith("# Sweeps")
     assert page.endswith("than above.\n")
+
+
+@pytest.mark.slow
+def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks/rollout.py"
+    small = ["--quick", "--rounds", "1", "--peers", "eager", "frozen"]
+    subprocess.run([sys.executable, script, *small, "--docs", tmp_path], check=True, timeout=600)
+    measured = json.loads((tmp_path / "rollout.json").read_text())
+    page = (tmp_path / "rollout.md").read_text()
+    assert "these figures mean nothing" in page
+    assert {row["law"] for row in measured["rows"]} == {"mlp", "deep_qca", "nca", "unet"}
+    for row in [*measured["rows"], *measured["others"]]:
+        assert f"{row['law']}, {row['side']} x {row['side']}\n" in page
+        timed = [numbers for numbers in row["contenders"].values() if "minimum_ms" in numbers]
+        assert len(timed) >= 3
+        assert all(numbers["same"] and numbers["minimum_ms"] > 0 for numbers in timed)
+        assert row["fp32"]["fastest_peer"] in {"PyTorch eager", "TorchScript frozen"}
+        assert row["fp32"]["speed_minimum"] > 0
+    for raced in [measured["sparse"]["scattered"], *measured["sparse"]["loop"].values()]:
+        for numbers in raced.values():
+            assert "left_out" in numbers or (numbers["error"] < 1e-5 and not numbers["cells_of_one_only"])
+    assert "Python loop over cells" in measured["sparse"]["loop"]["20"]
+    assert (tmp_path / "rollout_times.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_the_laws_of_scattered_cells_are_those_of_their_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    sparse = importlib.import_module("sparse")
+    with np.load(sparse.WEIGHTS) as kept:
+        committed = {name: kept[name] for name in kept.files}
+    monkeypatch.setattr(sparse, "WEIGHTS", tmp_path / "laws.npz")
+    sparse.write_weights()
+    with np.load(tmp_path / "laws.npz") as made:
+        assert made.files == [*committed]
+        for name, array in committed.items():
+            np.testing.assert_array_equal(made[name], array)
+    cells = sparse.scattered(1000, 1024)
+    monkeypatch.undo()
+    assert set(sparse.occupancy(sparse.sparse_law("lives"), cells, [0, 50, 400]).values()) <= {
+        *range(900, 1101)
+    }
