@@ -16,9 +16,10 @@ constexpr std::int64_t largest_stride = 4096;
 
 class TorchScriptLaw final : public Law {
  public:
-  TorchScriptLaw(torch::jit::Module module, at::Device device)
+  TorchScriptLaw(torch::jit::Module module, at::Device device, std::optional<std::int64_t> receptive_radius)
       : module_(std::move(module)),
         device_(device),
+        receptive_radius_(receptive_radius),
         has_memory_(module_.find_method("initial_memory").has_value()),
         stride_(module_.hasattr("stride") ? module_.attr("stride").toInt() : 1) {
     if (stride_ < 1 || stride_ > largest_stride) {
@@ -54,6 +55,7 @@ class TorchScriptLaw final : public Law {
     }
   }
 
+  std::optional<std::int64_t> receptive_radius() const override { return receptive_radius_; }
   bool has_memory() const override { return has_memory_; }
   std::int64_t stride() const override { return stride_; }
   double vacuum_norm() const override { return vacuum_norm_; }
@@ -77,6 +79,7 @@ class TorchScriptLaw final : public Law {
 
   torch::jit::Module module_;
   at::Device device_;
+  std::optional<std::int64_t> receptive_radius_;
   bool has_memory_;
   std::int64_t stride_;
   double vacuum_norm_ = 0;
@@ -102,12 +105,13 @@ void check_delta(const at::Tensor& delta, const at::Tensor& psi) {
 }
 
 std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t d_state,
-                                          const at::Device& device) {
+                                          const at::Device& device,
+                                          std::optional<std::int64_t> receptive_radius) {
   std::unique_ptr<TorchScriptLaw> law;
   try {
     auto module = torch::jit::load(path, device);
     module.eval();
-    law = std::make_unique<TorchScriptLaw>(std::move(module), device);
+    law = std::make_unique<TorchScriptLaw>(std::move(module), device, receptive_radius);
   } catch (const std::invalid_argument&) {
     throw;
   } catch (const std::exception& error) {

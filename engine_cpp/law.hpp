@@ -66,10 +66,11 @@ class Law {
 void check_delta(const at::Tensor& delta, const at::Tensor& psi);
 
 // Reads a TorchScript file and checks, on a small field, that it is a law: it maps (B, 2d, H, W) to its own
-// shape and leaves its arguments as they are.
+// shape and leaves its arguments as they are. receptive_radius: what its description says, or none.
 // Throws std::runtime_error for an unreadable file, std::invalid_argument for one that is no law
 // of d_state components.
 std::unique_ptr<Law> load_torchscript_law(const std::string& path, std::int64_t d_state,
-                                          const at::Device& device);
+                                          const at::Device& device,
+                                          std::optional<std::int64_t> receptive_radius);
 
 }  // namespace atheria
