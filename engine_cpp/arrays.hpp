@@ -4,7 +4,9 @@
 #include <ATen/ATen.h>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/complex.h>
 
+#include <complex>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -99,6 +101,48 @@ inline at::Tensor as_field(nb::handle object) {
   std::vector<std::int64_t> shape;
   for (std::size_t axis = 0; axis < 4; ++axis) shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
   return at::from_blob(const_cast<void*>(array.data()), shape, at::kFloat).clone();
+}
+
+// A copy of the caller's array of n rows; no conversion.
+template <typename Value, typename Torch = Value>
+at::Tensor as_rows(nb::handle object, const std::string& name, const std::string& type,
+                   const std::string& columns) {
+  HostArray array;
+  const auto wanted = "`" + name + "` must be ";
+  if (!nb::try_cast(object, array) || array.device_type() != nb::device::cpu::value) {
+    throw nb::type_error((wanted + "an array in the CPU's memory that speaks DLPack, as numpy's do").c_str());
+  }
+  if (array.dtype() != nb::dtype<Value>()) {
+    throw nb::type_error((wanted + type + ", got " + described(array)).c_str());
+  }
+  if (array.ndim() != 2 || !is_c_contiguous(array)) {
+    throw std::invalid_argument(wanted + "C-contiguous of shape (n, " + columns + ")");
+  }
+  const std::vector<std::int64_t> shape{static_cast<std::int64_t>(array.shape(0)),
+                                        static_cast<std::int64_t>(array.shape(1))};
+  return at::from_blob(const_cast<void*>(array.data()), shape, c10::CppTypeToScalarType<Torch>::value)
+      .clone();
+}
+
+// (n, 2) int64.
+inline at::Tensor as_coordinates(nb::handle object) {
+  auto coordinates = as_rows<std::int64_t>(object, "coordinates", "int64", "2");
+  if (coordinates.size(1) != 2) {
+    throw std::invalid_argument("`coordinates` must be of shape (n, 2), (x, y) of each cell, got " +
+                                std::to_string(coordinates.size(1)) + " columns");
+  }
+  return coordinates;
+}
+
+// (n, d) complex -> (n, 2d) float32.
+inline at::Tensor as_amplitudes(nb::handle object, std::int64_t cells) {
+  const auto complex =
+      as_rows<std::complex<float>, c10::complex<float>>(object, "amplitudes", "complex64", "`d_state`");
+  if (complex.size(0) != cells) {
+    throw std::invalid_argument("`amplitudes` must be of as many cells as `coordinates`, " +
+                                std::to_string(cells) + ", got " + std::to_string(complex.size(0)));
+  }
+  return at::cat({at::real(complex), at::imag(complex)}, 1).contiguous();
 }
 
 template <typename Value>

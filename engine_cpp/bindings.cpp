@@ -85,7 +85,24 @@ class BoundEngine {
   std::atomic<std::thread::id> owner_;
 };
 
-const at::Tensor& field_of(const Engine& engine) { return engine.grid().psi(); }
+using Sides = std::optional<std::pair<std::int64_t, std::int64_t>>;  // height, width
+
+std::optional<atheria::Size> size_of(const Sides& sides) {
+  if (!sides) return {};
+  return atheria::Size{sides->first, sides->second};
+}
+
+void add_condition(atheria::Stop& stop, const std::string& name) {
+  if (name == "extinction") {
+    stop.extinction = true;
+  } else if (name == "fixed_point") {
+    stop.fixed_point = true;
+  } else if (name == "blow_up") {
+    stop.blow_up = true;
+  } else {
+    throw std::invalid_argument("`stop` may hold extinction, fixed_point and blow_up, got '" + name + "'");
+  }
+}
 
 nb::dict to_dict(const atheria::Observables& observables) {
   nb::dict result;
@@ -111,6 +128,8 @@ nb::dict to_dict(const atheria::Info& info) {
   result["d_state"] = info.d_state;
   result["stride"] = info.stride;
   result["has_memory"] = info.has_memory;
+  result["local"] = info.receptive_radius.has_value();
+  result["receptive_radius"] = info.receptive_radius;
   result["vacuum_stable"] = info.vacuum_stable;
   result["gamma"] = info.physics.gamma;
   result["epsilon"] = info.physics.epsilon;
@@ -119,6 +138,7 @@ nb::dict to_dict(const atheria::Info& info) {
   result["boundary"] = info.physics.boundary;
   result["noise"] = info.noise.name;
   result["noise_level"] = info.noise.level;
+  result["universe"] = info.universe.empty() ? nb::none() : nb::cast(info.universe);
   result["evaluated_cells"] = info.evaluated_cells;
   return result;
 }
@@ -173,14 +193,16 @@ NB_MODULE(_core, m) {
            "backend"_a = "fastest")
       .def(
           "_load_model",
-          [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state, double gamma,
+          [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state,
+             std::optional<std::int64_t> receptive_radius, const Sides& training_grid, double gamma,
              double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary) {
             const atheria::Physics physics{gamma, epsilon, fire_rate, atheria::parse_normalise(normalise),
                                            boundary};
-            self.without_gil([&](Engine& engine) { engine.load_model(path, d_state, physics); });
+            const Engine::Description description{d_state, receptive_radius, size_of(training_grid)};
+            self.without_gil([&](Engine& engine) { engine.load_model(path, description, physics); });
           },
-          "path"_a, "d_state"_a.none(), nb::kw_only(), "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a,
-          "boundary"_a)
+          "path"_a, nb::kw_only(), "d_state"_a.none(), "receptive_radius"_a.none(), "training_grid"_a.none(),
+          "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a, "boundary"_a)
       .def(
           "set_state",
           [](BoundEngine& self, nb::object state) {
@@ -195,24 +217,35 @@ NB_MODULE(_core, m) {
           "state",
           [](BoundEngine& self) {
             return as_numpy<float>(self.without_gil(
-                [](Engine& engine) { return field_of(engine).to(at::kCPU, false, /*copy=*/true); }));
+                [](Engine& engine) { return engine.universe().psi().to(at::kCPU, false, /*copy=*/true); }));
           },
-          "A copy of the field: float32, (B, 2*d_state, H, W).")
+          "A copy of the field on a grid: float32, (B, 2*d_state, H, W).")
       .def(
           "reset",
-          [](BoundEngine& self, const std::string& kind, std::uint64_t seed,
-             std::optional<std::pair<std::int64_t, std::int64_t>> grid, std::int64_t universes,
-             double density, std::int64_t count, double width) {
-            std::optional<atheria::Size> size;
-            if (grid) size = atheria::Size{grid->first, grid->second};
+          [](BoundEngine& self, const std::string& kind, std::uint64_t seed, const Sides& grid,
+             std::int64_t universes, double density, std::int64_t count, double width, const Sides& extent) {
             const atheria::InitialState initial{kind, density, count, width};
-            self.without_gil([&](Engine& engine) { engine.reset(initial, seed, size, universes); });
+            self.without_gil([&](Engine& engine) {
+              engine.reset(initial, seed, size_of(grid), universes, size_of(extent));
+            });
           },
-          "kind"_a, "seed"_a, "grid"_a.none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5,
-          "count"_a = 16, "width"_a = 4.0,
+          "kind"_a, "seed"_a, "grid"_a = nb::none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5,
+          "count"_a = 16, "width"_a = 4.0, "extent"_a = nb::none(),
           "Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` "
-          "(soup, "
-          "random, particles, gaussian or zeros) drawn with `seed`.")
+          "(soup, random, particles, gaussian or zeros) drawn with `seed`. Without a grid they are "
+          "unbounded, "
+          "and start as on a grid of `extent` (height, width): the law's training grid, or else (64, 64).")
+      .def(
+          "set_cells",
+          [](BoundEngine& self, nb::object coordinates, nb::object amplitudes, std::int64_t universe) {
+            const auto places = atheria::as_coordinates(coordinates);
+            const auto psi = atheria::as_amplitudes(amplitudes, places.size(0));
+            self.without_gil([&](Engine& engine) { engine.set_cells(places, psi, universe); });
+          },
+          "coordinates"_a, "amplitudes"_a, "universe"_a = 0,
+          nb::sig("def set_cells(self, coordinates: object, amplitudes: object, universe: int = 0) -> None"),
+          "Starts unbounded at step 0 from the cells at `coordinates`, int64 (n, 2) as (x, y), with "
+          "`amplitudes`, complex64 (n, d_state). Other unbounded universes of the batch keep their cells.")
       .def(
           "set_noise",
           [](BoundEngine& self, const std::string& name, double level) {
@@ -232,7 +265,7 @@ NB_MODULE(_core, m) {
           "state_at",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t universe) {
             const auto cell =
-                self.without_gil([&](Engine& engine) { return engine.window(x, y, 1, 1, universe); });
+                self.without_gil([&](Engine& engine) { return engine.window({x, y, 1, 1}, universe); });
             return as_numpy<std::complex<float>>(amplitudes(cell.flatten()));
           },
           "x"_a, "y"_a, "universe"_a = 0, "The amplitudes of one cell: complex64, (d_state,).")
@@ -253,7 +286,7 @@ NB_MODULE(_core, m) {
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
              std::int64_t universe) {
             return as_numpy<float>(self.without_gil(
-                [&](Engine& engine) { return engine.window(x, y, width, height, universe); }));
+                [&](Engine& engine) { return engine.window({x, y, width, height}, universe); }));
           },
           "x"_a, "y"_a, "width"_a, "height"_a, "universe"_a = 0,
           "The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; "
@@ -271,10 +304,7 @@ NB_MODULE(_core, m) {
              const std::vector<std::string>& stop) {
             atheria::Stop conditions;
             for (const auto& name : stop) {
-              if (name != "extinction" && name != "fixed_point") {
-                throw std::invalid_argument("`stop` may hold extinction and fixed_point, got '" + name + "'");
-              }
-              (name == "extinction" ? conditions.extinction : conditions.fixed_point) = true;
+              add_condition(conditions, name);
             }
             const auto observations = self.without_gil([&](Engine& engine) {
               return engine.rollout(steps, observe_every, conditions, InterruptCheck());
@@ -293,14 +323,16 @@ NB_MODULE(_core, m) {
                   "list[dict[str, typing.Any]]"),
           "Steps, observing at the start, every `observe_every` steps and at the end: a list of "
           "{'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', "
-          "'fixed_point'.")
+          "'fixed_point', and 'blow_up', which keeps the last finite field instead of raising "
+          "OverflowError.")
       .def(
           "observables",
           [](BoundEngine& self) {
             return to_list(self.without_gil([](Engine& engine) { return engine.observables(); }));
           },
           nb::sig("def observables(self) -> list[dict[str, float]]"),
-          "The observables of each universe, by name.")
+          "The observables of each universe, by name. Where it is unbounded, `occupancy` is the number of "
+          "occupied cells, and centre and radius are plain means.")
       .def(
           "snapshot",
           [](BoundEngine& self) {
@@ -317,7 +349,7 @@ NB_MODULE(_core, m) {
           "step_count",
           [](BoundEngine& self) {
             return self.without_gil(
-                [](Engine& engine) { return engine.has_state() ? engine.grid().step_count() : 0; });
+                [](Engine& engine) { return engine.has_state() ? engine.universe().step_count() : 0; });
           },
           "Steps since the universe was started.")
       .def_prop_rw(

@@ -3,11 +3,14 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <cmath>
 #include <stdexcept>
 #include <string>
 #include <thread>
 
+#include "grid.hpp"
 #include "philox.hpp"
+#include "unbounded.hpp"
 
 namespace atheria {
 namespace {
@@ -23,15 +26,21 @@ void require(bool holds, const std::string& message) {
 
 constexpr std::int64_t largest_side = 65536;
 
-bool fits(const Shape& shape, std::int64_t d_state, const Law& law) {
-  return shape.d_state == d_state && shape.height % law.stride() == 0 && shape.width % law.stride() == 0;
-}
+constexpr Size usual_extent{64, 64};
 
-// Cells first..first+count-1 along an axis of `size`: wrapped on a torus, -1 where outside otherwise.
-at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t size, bool torus) {
-  const auto index = at::arange(first, first + count, at::kLong);
-  if (torus) return index.remainder(size);
-  return at::where((index >= 0).logical_and(index < size), index, at::full_like(index, -1));
+// Unbounded universes that start as a grid of the size `extent` does.
+std::unique_ptr<Unbounded> make_unbounded(const InitialState& initial, const Shape& extent,
+                                          std::uint64_t seed) {
+  // Words of 32 bits place particles; the other kinds visit every cell.
+  const auto largest = initial.kind == "particles" ? std::int64_t{1} << 31 : largest_side;
+  require(extent.height >= 1 && extent.width >= 1 && extent.height <= largest && extent.width <= largest,
+          "`extent` must be 1 to " + std::to_string(largest) + " a side for " + initial.kind + ", got " +
+              std::to_string(extent.height) + " x " + std::to_string(extent.width));
+  auto made = std::make_unique<Unbounded>(extent.universes, extent.d_state);
+  for (std::int64_t universe = 0; universe < extent.universes; ++universe) {
+    made->start(initial, extent, seed, universe);
+  }
+  return made;
 }
 
 }  // namespace
@@ -55,23 +64,23 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
   if (threads > 0) at::set_num_threads(threads);
 }
 
-void Engine::load_model(const std::string& path, std::optional<std::int64_t> d_state,
-                        const Physics& physics) {
+void Engine::load_model(const std::string& path, const Description& description, const Physics& physics) {
   physics.check();
+  const auto d_state = description.d_state;
   require(d_state || wanted_d_state_,
           "'" + path + "' does not say its `d_state`; give it: Engine(d_state=...)");
   require(!d_state || !wanted_d_state_ || *d_state == *wanted_d_state_,
           "the law has `d_state`=" + std::to_string(d_state.value_or(0)) + ", the engine was made with " +
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
-  auto law = load_law(path, components, device_, backend_, precision_);
+  auto law = load_law(path, components, device_, {backend_, precision_, description.receptive_radius});
   const c10::InferenceMode inference;
-  std::optional<Grid> grid;
-  if (grid_ && fits(grid_->shape(), components, *law)) grid = Grid(grid_->psi(), *law);
+  auto start = universe_ ? universe_->restarted(*law, components, physics) : nullptr;
   law_ = std::move(law);
   d_state_ = components;
   physics_ = physics;
-  grid_ = std::move(grid);
+  training_grid_ = description.training_grid;
+  universe_ = std::move(start);
 }
 
 Law& Engine::law() const {
@@ -80,11 +89,11 @@ Law& Engine::law() const {
   return *law_;
 }
 
-const Grid& Engine::grid() const {
-  if (!grid_) {
+const Universe& Engine::universe() const {
+  if (!universe_) {
     throw std::runtime_error("the engine has no state; call set_state(array) or reset(kind, seed, grid)");
   }
-  return *grid_;
+  return *universe_;
 }
 
 std::int64_t Engine::d_state() const {
@@ -97,22 +106,47 @@ void Engine::set_state(const at::Tensor& psi) {
   require(psi.size(1) == 2 * d_state(), "`state` must have 2*`d_state` = " + std::to_string(2 * d_state_) +
                                             " channels, got " + std::to_string(psi.size(1)));
   require(psi.size(0) > 0, "`state` must hold at least one universe, got an empty batch");
-  grid_ = Grid(psi.to(device_), law());
+  universe_ = std::make_unique<Grid>(psi.to(device_), law());
 }
 
 void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
-                   std::int64_t universes) {
-  require(grid.has_value(),
-          "`grid` must be (height, width); an unbounded universe (None) needs the `compiled` backend");
+                   std::int64_t universes, std::optional<Size> extent) {
+  initial.check();
+  const Shape shape{universes, d_state(), grid.value_or(usual_extent).height,
+                    grid.value_or(usual_extent).width};
   require(universes >= 1, "`universes` must be at least 1, got " + std::to_string(universes));
-  require(grid->height >= 1 && grid->width >= 1, "`grid` must be positive");
-  const c10::InferenceMode inference;
-  const Shape shape{universes, d_state(), grid->height, grid->width};
+  require(!grid || !extent, "`extent` is where unbounded universes start; a grid starts on all of it");
+  require(shape.height >= 1 && shape.width >= 1, "`grid` must be positive");
   require(universes <= stream::most_universes && shape.height <= largest_side && shape.width <= largest_side,
           "`grid` must be at most " + std::to_string(largest_side) + " a side and `universes` at most " +
               std::to_string(stream::most_universes));
-  grid_ = Grid(initial.make(shape, seed).to(device_), law());
+  const c10::InferenceMode inference;
+  if (grid) {
+    universe_ = std::make_unique<Grid>(initial.make(shape, seed).to(device_), law());
+  } else {
+    check_unbounded(law(), physics_);
+    const auto [height, width] = extent.value_or(training_grid_.value_or(usual_extent));
+    universe_ = make_unbounded(initial, {universes, d_state_, height, width}, seed);
+  }
   seed_ = seed;
+}
+
+void Engine::set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
+  const c10::InferenceMode inference;
+  require(psi.size(1) == 2 * d_state(), "`amplitudes` must have `d_state` = " + std::to_string(d_state_) +
+                                            " components a cell, got " + std::to_string(psi.size(1) / 2));
+  check_unbounded(law(), physics_);
+  std::unique_ptr<Unbounded> start;
+  if (const auto* const others = dynamic_cast<const Unbounded*>(universe_.get())) {
+    check_universe(universe);
+    start = others->anew();
+  } else {
+    require(universe == 0, "`universe` must be 0 where the engine has no unbounded universes yet, got " +
+                               std::to_string(universe) + "; for many: reset('zeros', seed, universes=...)");
+    start = std::make_unique<Unbounded>(1, d_state_);
+  }
+  start->set_cells(coordinates, psi, universe);
+  universe_ = std::move(start);
 }
 
 void Engine::set_noise(Noise noise) {
@@ -121,7 +155,7 @@ void Engine::set_noise(Noise noise) {
 }
 
 void Engine::check_universe(std::int64_t universe) const {
-  const auto universes = grid().shape().universes;
+  const auto universes = this->universe().universes();
   require(universe >= 0 && universe < universes,
           "`universe` must be 0 to " + std::to_string(universes - 1) + ", got " + std::to_string(universe));
 }
@@ -129,31 +163,35 @@ void Engine::check_universe(std::int64_t universe) const {
 void Engine::add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
                           std::int64_t universe) {
   check_universe(universe);
-  const auto shape = grid_->shape();
-  require(x >= 0 && x < shape.width && y >= 0 && y < shape.height,
-          "`x`, `y` must lie on the grid of " + std::to_string(shape.height) + " x " +
-              std::to_string(shape.width) + ", got x=" + std::to_string(x) + ", y=" + std::to_string(y));
-  require(static_cast<std::int64_t>(amplitudes.size()) == shape.d_state,
-          "`amplitudes` must have `d_state` = " + std::to_string(shape.d_state) + " components, got " +
+  require(static_cast<std::int64_t>(amplitudes.size()) == d_state_,
+          "`amplitudes` must have `d_state` = " + std::to_string(d_state_) + " components, got " +
               std::to_string(amplitudes.size()));
+  require(std::ranges::all_of(amplitudes, [](auto a) { return std::isfinite(a.real() + a.imag()); }),
+          "`amplitudes` must be finite");
   const c10::InferenceMode inference;
-  auto psi = grid_->psi().to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
-  const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
-  for (std::int64_t i = 0; i < shape.d_state; ++i) {
-    cell.set(i, amplitudes[static_cast<std::size_t>(i)]);
-  }
-  grid_->edit(psi.to(device_));
+  universe_->set_cell(x, y, amplitudes, universe);
 }
 
 std::int64_t Engine::step(std::int64_t steps, const BetweenSteps& between_steps) {
   require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
   const c10::InferenceMode inference;
-  grid();
+  universe();
   for (std::int64_t i = 0; i < steps; ++i) {
-    grid_->step(law(), physics_, noise_, seed_);
+    universe_->step(law(), physics_, noise_, seed_);
     between_steps();
   }
-  return grid_->occupied_cells();
+  return universe_->occupied_cells();
+}
+
+// Whether the field stays finite; throws where it does not and may not blow up.
+bool Engine::try_step(bool may_blow_up) {
+  try {
+    universe_->step(law(), physics_, noise_, seed_);
+    return true;
+  } catch (const std::overflow_error&) {
+    if (!may_blow_up) throw;
+    return false;
+  }
 }
 
 std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observe_every, const Stop& stop,
@@ -163,40 +201,39 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
   require(!stop.fixed_point || (physics_.fire_rate == 1 && (noise_.name == "none" || noise_.level == 0)),
           "`stop` fixed_point needs a step without chance: `fire_rate` 1 and no noise");
   const c10::InferenceMode inference;
-  std::vector<Observation> observations{{grid().step_count(), observables()}};
+  std::vector<Observation> observations{{universe().step_count(), observables()}};
   for (std::int64_t i = 1; i <= steps; ++i) {
-    const auto before = *grid_;
-    grid_->step(law(), physics_, noise_, seed_);
+    const auto before = stop.fixed_point ? universe_->copy() : nullptr;
+    const bool blew_up = !try_step(stop.blow_up);
     between_steps();
-    const bool ends = i == steps || (stop.extinction && grid_->occupied_cells() == 0) ||
-                      (stop.fixed_point && grid_->is_same_state(before));
-    if (ends || i % observe_every == 0) observations.push_back({grid_->step_count(), observables()});
+    const bool ends = i == steps || blew_up || (stop.extinction && universe_->occupied_cells() == 0) ||
+                      (before && universe_->is_same_state(*before));
+    const bool is_seen = observations.back().step == universe_->step_count();
+    if (!is_seen && (ends || i % observe_every == 0)) {
+      observations.push_back({universe_->step_count(), observables()});
+    }
     if (ends) break;
   }
   return observations;
 }
 
 void Engine::restore(const Snapshot& snapshot) {
-  const auto shape = snapshot.grid.shape();
   const c10::InferenceMode inference;
-  const auto memory = law().initial_memory(shape.universes, shape.height, shape.width);
-  const bool same_memory = memory.defined() == snapshot.grid.memory().defined() &&
-                           (!memory.defined() || memory.sizes() == snapshot.grid.memory().sizes());
-  require(fits(shape, d_state(), law()) && same_memory,
+  require(snapshot.universe->suits(law(), d_state(), physics_),
           "the snapshot is of a law with another `d_state`, `stride` or memory; load that law first");
-  grid_ = snapshot.grid;
+  universe_ = snapshot.universe->copy();
   noise_ = snapshot.noise;
   seed_ = snapshot.seed;
 }
 
 std::vector<Observables> Engine::observables() const {
   const c10::InferenceMode inference;
-  return observe(grid().before_noise(), torus());
+  return universe().observables(torus());
 }
 
-at::Tensor Engine::window(std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
-                          std::int64_t universe) const {
+at::Tensor Engine::window(const Window& window, std::int64_t universe) const {
   check_universe(universe);
+  const auto [x, y, width, height] = window;
   require(width >= 1 && height >= 1, "`width` and `height` must be at least 1, got " + std::to_string(width) +
                                          " and " + std::to_string(height));
   constexpr auto furthest = std::int64_t{1} << 62;
@@ -205,37 +242,38 @@ at::Tensor Engine::window(std::int64_t x, std::int64_t y, std::int64_t width, st
   require(width <= largest_side && height <= largest_side,
           "`width` and `height` must be at most " + std::to_string(largest_side));
   const c10::InferenceMode inference;
-  const auto psi = grid().psi()[universe].to(at::kCPU);
-  const auto rows = window_index(y, height, psi.size(1), torus());
-  const auto columns = window_index(x, width, psi.size(2), torus());
-  const auto inside = (rows >= 0).unsqueeze(1).logical_and((columns >= 0).unsqueeze(0));
-  return psi.index_select(1, rows.clamp_min(0)).index_select(2, columns.clamp_min(0)) * inside;
+  return universe_->window(window, universe, torus());
 }
 
 std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
   check_universe(universe);
   const c10::InferenceMode inference;
-  const auto psi = grid().psi()[universe].to(at::kCPU);
-  const auto where = (psi != 0).any(0).nonzero();
-  const auto flat = where.select(1, 0) * psi.size(2) + where.select(1, 1);
-  return {where.flip(1), psi.flatten(1).index_select(1, flat)};
+  return universe_->cells(universe);
 }
 
 Info Engine::info() const {
   const auto& law = this->law();
-  const auto evaluated = grid_ ? grid_->shape().universes * grid_->shape().cells() : 0;
+  auto why = law.why();
+  const auto kind = universe_ ? universe_->kind() : "";
+  const auto radius = law.receptive_radius();
+  if (kind == "unbounded" && radius.value_or(0) > largest_worthwhile_radius) {
+    why += "; its radius of " + std::to_string(*radius) +
+           " cells is so large that mostly vacuum is evaluated: a grid is faster unless matter is rare";
+  }
   return {.backend = law.backend(),
-          .why = law.why(),
+          .why = why,
           .device = device_.str(),
           .precision = precision_ == Precision::bf16 ? "bf16" : "fp32",
           .threads = at::get_num_threads(),
           .d_state = d_state_,
           .stride = law.stride(),
           .has_memory = law.has_memory(),
+          .receptive_radius = radius,
           .vacuum_stable = law.vacuum_norm() <= physics_.epsilon,
           .physics = physics_,
           .noise = noise_,
-          .evaluated_cells = evaluated};
+          .universe = kind,
+          .evaluated_cells = universe_ ? universe_->evaluated_cells(law) : 0};
 }
 
 }  // namespace atheria

@@ -12,12 +12,12 @@
 #include <utility>
 #include <vector>
 
-#include "grid.hpp"
 #include "initial_state.hpp"
 #include "law.hpp"
 #include "noise.hpp"
 #include "observables.hpp"
 #include "physics.hpp"
+#include "universe.hpp"
 
 namespace atheria {
 
@@ -29,6 +29,7 @@ struct Size {
 struct Stop {
   bool extinction = false;   // no cell is occupied
   bool fixed_point = false;  // a step changed nothing
+  bool blow_up = false;      // the field would stop being finite: it stays as it was, instead of a throw
 };
 
 struct Observation {
@@ -42,9 +43,11 @@ struct Info {
   int threads;
   std::int64_t d_state, stride;
   bool has_memory;
+  std::optional<std::int64_t> receptive_radius;
   bool vacuum_stable;
   Physics physics;
   Noise noise;
+  std::string universe;          // grid | unbounded, or empty where there is none
   std::int64_t evaluated_cells;  // per step, over all universes
 };
 
@@ -58,12 +61,23 @@ class Engine {
          const std::string& precision, const std::string& backend);
 
   // Replaces the law. A field that suits the new law stays, as the start of a universe; another is dropped.
-  // d_state: none where the file does not tell.
-  void load_model(const std::string& path, std::optional<std::int64_t> d_state, const Physics& physics);
+  struct Description {
+    std::optional<std::int64_t> d_state;           // none where the file does not tell, as for the others
+    std::optional<std::int64_t> receptive_radius;  // none also where the law is not local
+    std::optional<Size> training_grid;
+  };
+  void load_model(const std::string& path, const Description& description, const Physics& physics);
 
   void set_state(const at::Tensor& psi);
+
+  // grid: none for unbounded universes, which start as a grid of the size `extent` does; that is none for
+  // the law's training grid.
   void reset(const InitialState& initial, std::uint64_t seed, std::optional<Size> grid,
-             std::int64_t universes);
+             std::int64_t universes, std::optional<Size> extent);
+
+  // Starts anew at step 0 with these cells as an unbounded universe, beside the others of its batch where
+  // the engine has one. coordinates: (n, 2) int64; psi: (n, 2d) float32.
+  void set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe);
   void set_noise(Noise noise);
   void set_seed(std::uint64_t seed) { seed_ = seed; }
   void add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
@@ -78,22 +92,21 @@ class Engine {
 
   // A copy of everything that a universe is. Bit for bit what restore() brings back.
   struct Snapshot {
-    Grid grid;
+    std::shared_ptr<const Universe> universe;
     Noise noise;
     std::uint64_t seed;
   };
-  Snapshot snapshot() const { return {grid(), noise_, seed_}; }
+  Snapshot snapshot() const { return {universe().copy(), noise_, seed_}; }
   void restore(const Snapshot& snapshot);
 
-  // The cells from (x, y) on, (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
-  at::Tensor window(std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
-                    std::int64_t universe) const;
+  // (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
+  at::Tensor window(const Window& window, std::int64_t universe) const;
 
   // The occupied cells: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
   std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const;
 
-  const Grid& grid() const;
-  bool has_state() const { return grid_.has_value(); }
+  const Universe& universe() const;
+  bool has_state() const { return universe_ != nullptr; }
   std::vector<Observables> observables() const;
   std::int64_t d_state() const;
   std::uint64_t seed() const { return seed_; }
@@ -103,6 +116,7 @@ class Engine {
   Law& law() const;
   bool torus() const { return physics_.boundary == "torus"; }
   void check_universe(std::int64_t universe) const;
+  bool try_step(bool may_blow_up);
 
   std::optional<std::int64_t> wanted_d_state_;
   at::Device device_;
@@ -113,7 +127,8 @@ class Engine {
   Physics physics_;
   Noise noise_;
   std::uint64_t seed_ = 0;
-  std::optional<Grid> grid_;
+  std::optional<Size> training_grid_;
+  std::unique_ptr<Universe> universe_;
 };
 
 }  // namespace atheria

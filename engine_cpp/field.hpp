@@ -15,12 +15,13 @@ struct Shape {
   std::int64_t cells() const { return height * width; }
 };
 
-// One cell's d components in a planar field.
+// One cell's d components, wherever they lie.
 struct Cell {
   float* re;
   float* im;
   std::int64_t stride;  // between components
   std::int64_t d_state;
+  std::int64_t pitch = 1;  // between cells of a row
 
   std::complex<float> get(std::int64_t component) const {
     return {re[component * stride], im[component * stride]};
@@ -31,7 +32,7 @@ struct Cell {
   }
 
   // The cell at x in the row that this one begins.
-  Cell beside(std::int64_t x) const { return {re + x, im + x, stride, d_state}; }
+  Cell beside(std::int64_t x) const { return {re + x * pitch, im + x * pitch, stride, d_state, pitch}; }
 
   static Cell at(float* psi, const Shape& shape, std::int64_t universe, std::int64_t y, std::int64_t x) {
     float* re = psi + universe * 2 * shape.d_state * shape.cells() + y * shape.width + x;

@@ -32,6 +32,13 @@ void check_stride(const Shape& shape, std::int64_t stride) {
                               std::to_string(shape.width));
 }
 
+// Cells first..first+count-1 along an axis of `size`: wrapped on a torus, -1 where outside otherwise.
+at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t size, bool torus) {
+  const auto index = at::arange(first, first + count, at::kLong);
+  if (torus) return index.remainder(size);
+  return at::where((index >= 0).logical_and(index < size), index, at::full_like(index, -1));
+}
+
 }  // namespace
 
 Grid::Grid(at::Tensor psi, Law& law) {
@@ -58,8 +65,7 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   const bool is_known = tally && next.is_same(quiet);
   if (!(is_known && std::isfinite(tally->energy)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
-    throw std::overflow_error("the field stopped being finite at step " + std::to_string(step_count_ + 1) +
-                              "; the state before it is kept. Normalise, or raise `gamma`");
+    throw_not_finite(step_count_ + 1);
   }
   psi_ = next;
   before_noise_ = std::move(quiet);
@@ -68,10 +74,58 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   ++step_count_;
 }
 
-bool Grid::is_same_state(const Grid& other) const {
-  return at::equal(psi_, other.psi_) && (!memory_.defined() || at::equal(memory_, other.memory_));
+bool Grid::is_same_state(const Universe& other) const {
+  const auto& grid = dynamic_cast<const Grid&>(other);
+  return at::equal(psi_, grid.psi_) && (!memory_.defined() || at::equal(memory_, grid.memory_));
 }
 
 std::int64_t Grid::occupied_cells() const { return occupied_ ? *occupied_ : occupied(psi_).sum().item<std::int64_t>(); }
+
+std::int64_t Grid::evaluated_cells(const Law& /*law*/) const { return shape().universes * shape().cells(); }
+
+bool Grid::fits(const Law& law, std::int64_t d_state) const {
+  const auto shape = this->shape();
+  return shape.d_state == d_state && shape.height % law.stride() == 0 && shape.width % law.stride() == 0;
+}
+
+bool Grid::suits(Law& law, std::int64_t d_state, const Physics& /*physics*/) const {
+  const auto shape = this->shape();
+  const auto memory = law.initial_memory(shape.universes, shape.height, shape.width);
+  return fits(law, d_state) && memory.defined() == memory_.defined() &&
+         (!memory.defined() || memory.sizes() == memory_.sizes());
+}
+
+std::unique_ptr<Universe> Grid::restarted(Law& law, std::int64_t d_state, const Physics& /*physics*/) const {
+  return fits(law, d_state) ? std::make_unique<Grid>(psi_, law) : nullptr;
+}
+
+at::Tensor Grid::window(const Window& window, std::int64_t universe, bool torus) const {
+  const auto psi = psi_[universe].to(at::kCPU);
+  const auto rows = window_index(window.y, window.height, psi.size(1), torus);
+  const auto columns = window_index(window.x, window.width, psi.size(2), torus);
+  const auto inside = (rows >= 0).unsqueeze(1).logical_and((columns >= 0).unsqueeze(0));
+  return psi.index_select(1, rows.clamp_min(0)).index_select(2, columns.clamp_min(0)) * inside;
+}
+
+std::pair<at::Tensor, at::Tensor> Grid::cells(std::int64_t universe) const {
+  const auto psi = psi_[universe].to(at::kCPU);
+  const auto where = (psi != 0).any(0).nonzero();
+  const auto flat = where.select(1, 0) * psi.size(2) + where.select(1, 1);
+  return {where.flip(1), psi.flatten(1).index_select(1, flat)};
+}
+
+void Grid::set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                    std::int64_t universe) {
+  const auto shape = this->shape();
+  if (x < 0 || x >= shape.width || y < 0 || y >= shape.height) {
+    throw std::invalid_argument("`x`, `y` must lie on the grid of " + std::to_string(shape.height) + " x " +
+                                std::to_string(shape.width) + ", got x=" + std::to_string(x) +
+                                ", y=" + std::to_string(y));
+  }
+  auto psi = psi_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
+  for (std::int64_t i = 0; i < shape.d_state; ++i) cell.set(i, amplitudes[static_cast<std::size_t>(i)]);
+  edit(psi.to(psi_.device()));
+}
 
 }  // namespace atheria

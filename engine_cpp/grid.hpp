@@ -1,44 +1,43 @@
 // A dense universe: B fields on one H x W grid, stepped by any law.
 #pragma once
 
-#include <ATen/ATen.h>
-
-#include <cstdint>
 #include <optional>
 
 #include "field.hpp"
-#include "law.hpp"
-#include "noise.hpp"
-#include "physics.hpp"
+#include "universe.hpp"
 
 namespace atheria {
 
-class Grid {
+class Grid final : public Universe {
  public:
   // psi: (B, 2d, H, W) float32, finite; H and W multiples of the law's stride.
   // Throws std::invalid_argument otherwise.
   Grid(at::Tensor psi, Law& law);
 
-  // One step; the counter of the randomness is step_count(). Throws std::overflow_error and leaves
-  // the state as it was when the field stops being finite.
-  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed);
-
-  const at::Tensor& psi() const { return psi_; }
-  const at::Tensor& before_noise() const { return before_noise_; }  // what is measured
-  const at::Tensor& memory() const { return memory_; }
-  Shape shape() const { return Shape::of(psi_); }
-  std::int64_t step_count() const { return step_count_; }
-  std::int64_t occupied_cells() const;
-
-  // Whether field and memory equal another's.
-  bool is_same_state(const Grid& other) const;
-
-  // Changes the field by hand: the energy that `global` normalisation restores is fixed anew.
-  void edit(at::Tensor psi);
+  std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
+  std::string kind() const override { return "grid"; }
+  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
+  std::int64_t step_count() const override { return step_count_; }
+  std::int64_t universes() const override { return psi_.size(0); }
+  std::int64_t occupied_cells() const override;
+  std::int64_t evaluated_cells(const Law& law) const override;
+  bool is_same_state(const Universe& other) const override;
+  std::vector<Observables> observables(bool torus) const override { return observe(before_noise_, torus); }
+  bool suits(Law& law, std::int64_t d_state, const Physics& physics) const override;
+  std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state, const Physics& physics) const override;
+  at::Tensor psi() const override { return psi_; }
+  at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
+  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
+  void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                std::int64_t universe) override;
 
  private:
-  at::Tensor psi_;  // never changed in place: snapshots share it
-  at::Tensor before_noise_;
+  Shape shape() const { return Shape::of(psi_); }
+  void edit(at::Tensor psi);
+  bool fits(const Law& law, std::int64_t d_state) const;
+
+  at::Tensor psi_;               // never changed in place: snapshots share it
+  at::Tensor before_noise_;      // what is measured
   at::Tensor memory_;            // undefined where the law has none
   at::Tensor reference_energy_;  // (B, 1, 1, 1): N0 of each universe
   std::int64_t step_count_ = 0;

@@ -31,19 +31,18 @@ Amplitudes random_state(std::int64_t d_state, std::uint64_t seed, std::int64_t x
   return state;
 }
 
-void write(Cell cell, const Amplitudes& state, double scale = 1.0) {
-  for (std::int64_t i = 0; i < cell.d_state; ++i) {
-    cell.set(i, std::complex<float>(scale * state[static_cast<std::size_t>(i)]));
-  }
+std::vector<std::complex<float>> scaled(const Amplitudes& state, double scale = 1.0) {
+  std::vector<std::complex<float>> result;
+  for (const auto& component : state) result.emplace_back(scale * component);
+  return result;
 }
 
 struct Canvas {
-  float* data;
+  const InitialState::Put& put;
   Shape shape;
   std::uint64_t seed;
   std::int64_t universe;
 
-  Cell cell(std::int64_t y, std::int64_t x) const { return Cell::at(data, shape, universe, y, x); }
   Amplitudes state(std::int64_t x, std::int64_t y) const {
     return random_state(shape.d_state, seed, x, y, universe);
   }
@@ -54,7 +53,7 @@ void soup(const Canvas& canvas, double density) {
   for (std::int64_t y = 0; y < canvas.shape.height; ++y) {
     for (std::int64_t x = 0; x < canvas.shape.width; ++x) {
       if (uniform(canvas.place(x, y).next()) < static_cast<float>(density)) {
-        write(canvas.cell(y, x), canvas.state(x, y));
+        canvas.put(x, y, scaled(canvas.state(x, y)));
       }
     }
   }
@@ -65,7 +64,7 @@ void particles(const Canvas& canvas, std::int64_t count) {
     auto draws = canvas.place(k, 0);
     const auto x = below(draws.next(), canvas.shape.width);
     const auto y = below(draws.next(), canvas.shape.height);
-    write(canvas.cell(y, x), canvas.state(k, 0));
+    canvas.put(x, y, scaled(canvas.state(k, 0)));
   }
 }
 
@@ -77,7 +76,7 @@ void gaussian(const Canvas& canvas, double width) {
     for (std::int64_t x = 0; x < canvas.shape.width; ++x) {
       const auto dy = static_cast<double>(y - centre_y);
       const auto dx = static_cast<double>(x - centre_x);
-      write(canvas.cell(y, x), state, std::exp(-(dx * dx + dy * dy) / (4 * width * width)));
+      canvas.put(x, y, scaled(state, std::exp(-(dx * dx + dy * dy) / (4 * width * width))));
     }
   }
 }
@@ -97,19 +96,27 @@ void InitialState::check() const {
   if (!(width > 0)) throw std::invalid_argument("`width` must be above 0, got " + std::to_string(width));
 }
 
-at::Tensor InitialState::make(const Shape& shape, std::uint64_t seed) const {
+void InitialState::draw(const Shape& shape, std::uint64_t seed, std::int64_t universe, const Put& put) const {
   check();
   if (kind == "particles" && count > shape.cells()) {
     throw std::invalid_argument("`count` must be at most the " + std::to_string(shape.cells()) +
                                 " cells of the grid, got " + std::to_string(count));
   }
+  const Canvas canvas{put, shape, seed, universe};
+  if (kind == "soup") soup(canvas, density);
+  if (kind == "random") soup(canvas, 1.0);
+  if (kind == "particles") particles(canvas, count);
+  if (kind == "gaussian") gaussian(canvas, width);
+}
+
+at::Tensor InitialState::make(const Shape& shape, std::uint64_t seed) const {
+  check();
   auto psi = at::zeros({shape.universes, 2 * shape.d_state, shape.height, shape.width}, at::kFloat);
   for (std::int64_t universe = 0; universe < shape.universes; ++universe) {
-    const Canvas canvas{psi.data_ptr<float>(), shape, seed, universe};
-    if (kind == "soup") soup(canvas, density);
-    if (kind == "random") soup(canvas, 1.0);
-    if (kind == "particles") particles(canvas, count);
-    if (kind == "gaussian") gaussian(canvas, width);
+    draw(shape, seed, universe, [&](std::int64_t x, std::int64_t y, const auto& amplitudes) {
+      const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
+      for (std::int64_t i = 0; i < cell.d_state; ++i) cell.set(i, amplitudes[static_cast<std::size_t>(i)]);
+    });
   }
   return psi;
 }

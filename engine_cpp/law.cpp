@@ -18,9 +18,10 @@ constexpr std::int64_t largest_stride = 4096;
 
 class TorchScriptLaw final : public Law {
  public:
-  TorchScriptLaw(torch::jit::Module module, at::Device device)
+  TorchScriptLaw(torch::jit::Module module, at::Device device, std::optional<std::int64_t> receptive_radius)
       : module_(std::move(module)),
         device_(device),
+        receptive_radius_(receptive_radius),
         has_memory_(module_.find_method("initial_memory").has_value()),
         stride_(module_.hasattr("stride") ? module_.attr("stride").toInt() : 1) {
     if (stride_ < 1 || stride_ > largest_stride) {
@@ -56,6 +57,7 @@ class TorchScriptLaw final : public Law {
     }
   }
 
+  std::optional<std::int64_t> receptive_radius() const override { return receptive_radius_; }
   bool has_memory() const override { return has_memory_; }
   std::int64_t stride() const override { return stride_; }
   double vacuum_norm() const override { return vacuum_norm_; }
@@ -81,6 +83,7 @@ class TorchScriptLaw final : public Law {
 
   torch::jit::Module module_;
   at::Device device_;
+  std::optional<std::int64_t> receptive_radius_;
   bool has_memory_;
   std::int64_t stride_;
   double vacuum_norm_ = 0;
@@ -114,12 +117,12 @@ Backend parse_backend(const std::string& name) {
 }
 
 std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, const at::Device& device,
-                              Backend backend, Precision precision) {
+                              const LawOptions& options) {
   std::unique_ptr<TorchScriptLaw> script;
   try {
     auto module = torch::jit::load(path, device);
     module.eval();
-    script = std::make_unique<TorchScriptLaw>(std::move(module), device);
+    script = std::make_unique<TorchScriptLaw>(std::move(module), device, options.receptive_radius);
   } catch (const std::invalid_argument&) {
     throw;
   } catch (const std::exception& error) {
@@ -127,15 +130,15 @@ std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, con
   }
   const c10::InferenceMode inference;
   script->check(d_state);
-  if (backend == Backend::torchscript) {
+  if (options.backend == Backend::torchscript) {
     script->set_why("`backend` asks for it");
     return script;
   }
   const auto module = script->module();
   std::unique_ptr<Law> law = std::move(script);
-  auto compilation = compile(law, module, d_state, precision);
+  auto compilation = compile(law, module, d_state, options.precision);
   if (compilation.law) return std::move(compilation.law);
-  if (backend == Backend::compiled || precision == Precision::bf16) {
+  if (options.backend == Backend::compiled || options.precision == Precision::bf16) {
     throw std::invalid_argument("the law cannot be compiled, which `backend` or `precision` asks for: " +
                                 compilation.why_not + "; leave them out to run it on libtorch");
   }

@@ -72,11 +72,17 @@ enum class Backend : std::uint8_t { fastest, compiled, torchscript };
 // Throws std::invalid_argument for an unknown name.
 Backend parse_backend(const std::string& name);
 
+struct LawOptions {
+  Backend backend = Backend::fastest;
+  Precision precision = Precision::fp32;
+  std::optional<std::int64_t> receptive_radius;  // what its description says
+};
+
 // Reads a TorchScript file and checks, on a small field, that it is a law: it maps (B, 2d, H, W) to its own
 // shape and leaves its arguments as they are.
 // Throws std::runtime_error for an unreadable file, std::invalid_argument for one that is no law
 // of d_state components, or that does not run on the wanted backend.
 std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, const at::Device& device,
-                              Backend backend, Precision precision);
+                              const LawOptions& options);
 
 }  // namespace atheria

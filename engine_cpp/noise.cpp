@@ -16,11 +16,7 @@
 namespace atheria {
 namespace {
 
-struct Use {
-  double level;
-  std::uint32_t coin;  // a word that all cells of the universe share at this step
-  bool inverse;        // undo what the same draws do; of unitary channels alone
-};
+using Use = NoiseUse;
 
 // What becomes of a cell, or of one that is hit.
 using Change = void (*)(Cell cell, Draws& draws, const Use& use);
@@ -132,9 +128,6 @@ void one_of_four(Cell cell, Draws& draws, const Use& use) {
   parts[static_cast<std::size_t>(below(draws.next(), 4))](cell, draws, use);
 }
 
-// A channel changes the row of cells that begins with `first`.
-using Channel = void (*)(Cell first, const Row& words, const Use& use);
-
 template <Change change>
 void everywhere(Cell first, const Row& words, const Use& use) {
   for (std::int64_t x = 0; x < words.width(); ++x) {
@@ -167,16 +160,17 @@ void seed_mix(Cell first, const Row& words, const Use& use) {
   }
 }
 
-const std::map<std::string, Channel>& channels() {
-  static const std::map<std::string, Channel> table = {{"amplitude_damping", everywhere<amplitude_damping>},
-                                                       {"bit_flip", where_hit<random_shift>},
-                                                       {"dephasing", where_hit<random_clock>},
-                                                       {"depolarising", where_hit<scramble>},
-                                                       {"mixed", everywhere<one_of_four>},
-                                                       {"phase_flip", where_hit<random_phases>},
-                                                       {"seed", seed_mix},
-                                                       {"sign_flip", where_hit<negate>},
-                                                       {"thermal", everywhere<thermal>}};
+const std::map<std::string, NoiseChannel>& channels() {
+  static const std::map<std::string, NoiseChannel> table = {
+      {"amplitude_damping", everywhere<amplitude_damping>},
+      {"bit_flip", where_hit<random_shift>},
+      {"dephasing", where_hit<random_clock>},
+      {"depolarising", where_hit<scramble>},
+      {"mixed", everywhere<one_of_four>},
+      {"phase_flip", where_hit<random_phases>},
+      {"seed", seed_mix},
+      {"sign_flip", where_hit<negate>},
+      {"thermal", everywhere<thermal>}};
   return table;
 }
 
@@ -193,14 +187,22 @@ void Noise::check() const {
   }
 }
 
-at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step,
-                        std::int64_t first_universe, bool inverse) const {
-  if (name == "none" || level == 0) return psi;
-  const auto channel = channels().at(name);
-  const auto shape = Shape::of(psi);
-  if ((name == "bit_flip" || name == "mixed") && shape.d_state < 2) {
+NoiseChannel Noise::channel(std::int64_t d_state) const {
+  if ((name == "bit_flip" || name == "mixed") && d_state < 2) {
     throw std::invalid_argument("noise " + name + " needs `d_state` of at least 2, got 1");
   }
+  return channels().at(name);
+}
+
+NoiseUse Noise::use(std::uint64_t seed, std::int64_t step, std::int64_t universe, bool inverse) const {
+  return {level, Draws(seed, 0, 0, step, universe, stream::coin).next(), inverse};
+}
+
+at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t step,
+                        std::int64_t first_universe, bool inverse) const {
+  if (is_off()) return psi;
+  const auto shape = Shape::of(psi);
+  const auto channel = this->channel(shape.d_state);
   auto noisy = psi.clone();
   auto* data = noisy.data_ptr<float>();
   at::parallel_for(0, shape.universes * shape.height, 1, [&](std::int64_t begin, std::int64_t end) {
@@ -208,9 +210,9 @@ at::Tensor Noise::apply(const at::Tensor& psi, std::uint64_t seed, std::int64_t 
     for (std::int64_t row = begin; row < end; ++row) {
       const auto universe = row / shape.height;
       const auto y = row % shape.height;
-      const Use use{level, Draws(seed, 0, 0, step, first_universe + universe, stream::coin).next(), inverse};
       words.draw(seed, y, step, first_universe + universe, stream::noise);
-      channel(Cell::at(data, shape, universe, y, 0), words, use);
+      channel(Cell::at(data, shape, universe, y, 0), words,
+              use(seed, step, first_universe + universe, inverse));
     }
   });
   return noisy;

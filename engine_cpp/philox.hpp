@@ -93,15 +93,17 @@ class Row {
  public:
   explicit Row(std::int64_t width) : width_(static_cast<std::size_t>(width)), words_(4 * width_) {}
 
+  // The row's first cell is at (first_x, y).
   void draw(std::uint64_t seed, std::int64_t y, std::int64_t step, std::int64_t universe,
-            std::uint32_t stream) {
+            std::uint32_t stream, std::int64_t first_x = 0) {
     seed_ = seed;
-    counter_ = {0, static_cast<std::uint32_t>(y), static_cast<std::uint32_t>(step),
+    counter_ = {static_cast<std::uint32_t>(first_x), static_cast<std::uint32_t>(y),
+                static_cast<std::uint32_t>(step),
                 static_cast<std::uint32_t>(universe) * stream::count + stream};
-    const auto [_, row, when, last] = counter_;  // by value, lest the words written might be these
+    const auto [first, row, when, last] = counter_;  // by value, lest the words written might be these
     auto* const words = words_.data();
     for (std::size_t x = 0; x < width_; ++x) {
-      const auto drawn = philox({static_cast<std::uint32_t>(x), row, when, last}, seed);
+      const auto drawn = philox({first + static_cast<std::uint32_t>(x), row, when, last}, seed);
       for (std::size_t lane = 0; lane < 4; ++lane) words[lane * width_ + x] = drawn[lane];
     }
   }
@@ -113,7 +115,7 @@ class Row {
   Draws at(std::int64_t x) const {
     const auto* const first = words_.data() + x;
     return {seed_,
-            {static_cast<std::uint32_t>(x), counter_[1], counter_[2], counter_[3]},
+            {counter_[0] + static_cast<std::uint32_t>(x), counter_[1], counter_[2], counter_[3]},
             {first[0], first[width_], first[2 * width_], first[3 * width_]}};
   }
 

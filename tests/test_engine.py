@@ -517,7 +517,7 @@ def test_a_grid_that_the_stride_does_not_divide(exported: Callable) -> None:
 def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(ValueError, "`kind` of initial state must be soup", engine.reset, "broth", 0, (4, 4))
     refused(ValueError, "`density` must be between 0 and 1", engine.reset, "soup", 0, (4, 4), density=2.0)
-    refused(ValueError, "`grid` must be (height, width)", engine.reset, "soup", 0, None)
+    refused(ValueError, "`grid` must be positive", engine.reset, "soup", 0, (0, 4))
     refused(
         ValueError, "`name` of noise must be one of none, amplitude_damping", engine.set_noise, "hum", 0.1
     )
@@ -527,6 +527,7 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(ValueError, "`stop` may hold", engine.rollout, 3, 1, stop=["doom"])
     refused(ValueError, "`x`, `y` must lie on the grid", engine.add_particle, 99, 0, [1, 0, 0, 0])
     refused(ValueError, "must have `d_state` = 4 components, got 1", engine.add_particle, 0, 0, [1])
+    refused(ValueError, "`amplitudes` must be finite", engine.add_particle, 0, 0, [1, np.nan, 0, 0])
     refused(ValueError, "`universe` must be 0 to 0, got 1", engine.cells, 1)
     refused(ValueError, "`width` and `height` must be at least 1", engine.window, 0, 0, 0, 1)
     refused(

@@ -21,9 +21,9 @@ class Snapshot:
     """A whole universe, kept by Engine.snapshot()."""
 
 class Engine:
-    def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32') -> None: ...
+    def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32', backend: str = 'fastest') -> None: ...
 
-    def _load_model(self, path: str, d_state: int | None, *, gamma: float, epsilon: float, fire_rate: float, normalise: str, boundary: str) -> None: ...
+    def _load_model(self, path: str, *, d_state: int | None, receptive_radius: int | None, training_grid: tuple[int, int] | None, gamma: float, epsilon: float, fire_rate: float, normalise: str, boundary: str) -> None: ...
 
     def set_state(self, state: object) -> None:
         """
@@ -31,11 +31,16 @@ class Engine:
         """
 
     def state(self) -> NDArray[numpy.float32]:
-        """A copy of the field: float32, (B, 2*d_state, H, W)."""
+        """A copy of the field on a grid: float32, (B, 2*d_state, H, W)."""
 
-    def reset(self, kind: str, seed: int, grid: tuple[int, int] | None, universes: int = 1, *, density: float = 0.5, count: int = 16, width: float = 4.0) -> None:
+    def reset(self, kind: str, seed: int, grid: tuple[int, int] | None = None, universes: int = 1, *, density: float = 0.5, count: int = 16, width: float = 4.0, extent: tuple[int, int] | None = None) -> None:
         """
-        Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` (soup, random, particles, gaussian or zeros) drawn with `seed`.
+        Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` (soup, random, particles, gaussian or zeros) drawn with `seed`. Without a grid they are unbounded, and start as on a grid of `extent` (height, width): the law's training grid, or else (64, 64).
+        """
+
+    def set_cells(self, coordinates: object, amplitudes: object, universe: int = 0) -> None:
+        """
+        Starts unbounded at step 0 from the cells at `coordinates`, int64 (n, 2) as (x, y), with `amplitudes`, complex64 (n, d_state). Other unbounded universes of the batch keep their cells.
         """
 
     def set_noise(self, name: str, level: float = 0.0) -> None:
@@ -66,11 +71,13 @@ class Engine:
 
     def rollout(self, steps: int, observe_every: int, stop: Sequence[str] = ()) -> list[dict[str, Any]]:
         """
-        Steps, observing at the start, every `observe_every` steps and at the end: a list of {'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point'.
+        Steps, observing at the start, every `observe_every` steps and at the end: a list of {'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point', and 'blow_up', which keeps the last finite field instead of raising OverflowError.
         """
 
     def observables(self) -> list[dict[str, float]]:
-        """The observables of each universe, by name."""
+        """
+        The observables of each universe, by name. Where it is unbounded, `occupancy` is the number of occupied cells, and centre and radius are plain means.
+        """
 
     def snapshot(self) -> Snapshot:
         """A copy of the universe: field, memory, step count, noise and seed."""

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from atheria import proven
-from atheria.artifact import Description, physics_of, read_description
+from atheria.artifact import physics_of, read_description
 from atheria.config import InitialStateConfig
 
 from ._core import Engine as _Engine
@@ -36,7 +36,6 @@ class Engine(_Engine):
     ) -> None:
         super().__init__(d_state, device, threads, precision, backend)
         self._d_state = d_state
-        self._description: Description | None = None
 
     @classmethod
     def from_run(cls, run_id: str, tracking_uri: str | None = None, **engine_args: Any) -> "Engine":
@@ -61,19 +60,25 @@ class Engine(_Engine):
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
         """
         description = read_description(path)
-        d_state = description.d_state if description else None
-        arguments = {"d_state": d_state, **asdict(physics_of(description, physics or {}))}
+        arguments = {
+            "d_state": description and description.d_state,
+            "receptive_radius": description and description.receptive_radius,
+            "training_grid": description and (description.training_grid[0], description.training_grid[1]),
+            **asdict(physics_of(description, physics or {})),
+        }
         proven.check(path, self._d_state, arguments)
         self._load_model(os.fspath(path), **arguments)
-        self._description = description
         if description is not None and not self.has_state and description.initial_state.kind != "file":
             height, width = description.training_grid
             self.start(description.initial_state, description.seed, (height, width))
 
     def start(
-        self, initial: InitialStateConfig, seed: int, grid: tuple[int, int], universes: int = 1
+        self, initial: InitialStateConfig, seed: int, grid: tuple[int, int] | None, universes: int = 1
     ) -> None:
-        """Resets to an initial state as the configuration writes it; ``file`` goes through set_state."""
+        """Resets to an initial state as the configuration writes it, unbounded where there is no grid.
+
+        ``file`` goes through set_state or set_cells.
+        """
         self.reset(
             initial.kind,
             seed,
@@ -86,8 +91,4 @@ class Engine(_Engine):
 
     def info(self) -> dict[str, Any]:
         """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
-        described = self._description
-        return self._info() | {
-            "local": described is not None and described.receptive_radius is not None,
-            "receptive_radius": described.receptive_radius if described else None,
-        }
+        return self._info()

@@ -1,0 +1,183 @@
+#include "tiles.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace atheria {
+namespace {
+
+// Murmur's finaliser on both coordinates.
+std::uint64_t hash(Place place) {
+  auto h = static_cast<std::uint64_t>(place.x) * 0x9E3779B97F4A7C15 +
+           static_cast<std::uint64_t>(place.y) * 0xC2B2AE3D27D4EB4F;
+  h = (h ^ (h >> 33)) * 0xFF51AFD7ED558CCD;
+  return h ^ (h >> 33);
+}
+
+std::uint32_t tag_of(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
+
+}  // namespace
+
+std::int64_t CellSet::count() const {
+  return std::accumulate(masks_.begin(), masks_.end(), std::int64_t{0},
+                         [](std::int64_t sum, Mask mask) { return sum + std::popcount(mask); });
+}
+
+std::size_t CellSet::find(Place place) const {
+  if (table_.empty()) return none;
+  const auto wanted = hash(place);
+  for (auto slot = wanted & (table_.size() - 1);; slot = (slot + 1) & (table_.size() - 1)) {
+    const auto [tag, tile] = table_[slot];
+    if (tile == 0) return none;
+    if (tag == tag_of(wanted) && places_[tile - 1] == place) return tile - 1;
+  }
+}
+
+std::size_t CellSet::insert(Place place) {
+  const auto found = find(place);
+  if (found != none) return found;
+  places_.push_back(place);
+  masks_.push_back(0);
+  if (2 * tiles() > table_.size()) {
+    rehash(std::max<std::size_t>(16, 2 * table_.size()));
+  } else {
+    enter(tiles() - 1);
+  }
+  return tiles() - 1;
+}
+
+void CellSet::enter(std::size_t tile) {
+  const auto own = hash(places_[tile]);
+  auto slot = own & (table_.size() - 1);
+  while (table_[slot].tile != 0) slot = (slot + 1) & (table_.size() - 1);
+  table_[slot] = {tag_of(own), static_cast<std::uint32_t>(tile + 1)};
+}
+
+void CellSet::rehash(std::size_t slots) {
+  table_.assign(slots, {0, 0});
+  for (std::size_t tile = 0; tile < tiles(); ++tile) enter(tile);
+}
+
+void CellSet::truncate(std::size_t tiles) {
+  places_.resize(tiles);
+  masks_.resize(tiles);
+  rehash(std::max<std::size_t>(16, std::bit_ceil(2 * tiles)));
+}
+
+void CellSet::add(Place place, Mask cells) {
+  if (cells != 0) masks_[insert(place)] |= cells;
+}
+
+void CellSet::dilate_by_one(const CellSet& other) {
+  *this = other;
+  const auto rows = [](Mask mask) { return mask | mask << 8 | mask >> 8; };
+  for (std::size_t tile = 0; tile < other.tiles(); ++tile) {
+    const auto mask = other.masks_[tile];
+    const auto middle = mask | (mask & ~tile::west) >> 1 | (mask & ~tile::east) << 1;
+    masks_[tile] |= rows(middle);
+    if ((mask & (tile::west | tile::east | tile::north | tile::south)) == 0) continue;
+    const auto [x, y] = other.places_[tile];
+    const auto left = (mask & tile::west) << 7;
+    const auto right = (mask & tile::east) >> 7;
+    add({x - 1, y}, rows(left));
+    add({x + 1, y}, rows(right));
+    for (const auto& [column, cells] : {std::pair{x - 1, left}, {x, middle}, {x + 1, right}}) {
+      add({column, y - 1}, cells << 56);
+      add({column, y + 1}, cells >> 56);
+    }
+  }
+}
+
+void CellSet::dilate(const CellSet& other, std::int64_t radius) {
+  if (radius == 0) {
+    *this = other;
+    return;
+  }
+  dilate_by_one(other);
+  for (std::int64_t reached = 1; reached < radius; ++reached) {
+    const auto before = *this;
+    dilate_by_one(before);
+  }
+}
+
+Cell Tiles::row(std::size_t index, std::int64_t y) {
+  const auto d_state = width_ / 2;
+  auto* const first = tile(index) + static_cast<std::size_t>(y * tile::side) * width_;
+  return {first, first + d_state, 1, static_cast<std::int64_t>(d_state), static_cast<std::int64_t>(width_)};
+}
+
+const float* Tiles::find(std::int64_t x, std::int64_t y) const {
+  const auto found = cells.find({tile::of(x), tile::of(y)});
+  const auto cell = tile::index(x, y);
+  if (found == CellSet::none || (cells.mask(found) & tile::bit(cell)) == 0) return nullptr;
+  return tile(found) + cell * width_;
+}
+
+void Tiles::set(std::int64_t x, std::int64_t y, const float* numbers) {
+  const bool occupied = Content::of(numbers, width_).occupied;
+  if (!occupied && find(x, y) == nullptr) return;
+  const auto index = cells.insert({tile::of(x), tile::of(y)});
+  if (index >= dirty_.size()) {
+    dirty_.resize(index + 1 + index / 2);
+    numbers_.resize(dirty_.size() * tile::cells * width_);
+  }
+  const auto cell = tile::index(x, y);
+  // The place of a tile that was dropped may hold what that tile held.
+  if (cells.mask(index) == 0) overwrite(index, 0);
+  std::copy_n(numbers, width_, tile(index) + cell * width_);
+  dirty_[index] |= tile::bit(cell);
+  cells.mask(index) |= tile::bit(cell);
+  if (occupied) return;
+  cells.mask(index) &= ~tile::bit(cell);
+  drop_empty();
+}
+
+void Tiles::drop_empty() {
+  cells.drop_empty([this](std::size_t from, std::size_t to) {
+    std::copy_n(tile(from), tile::cells * width_, tile(to));
+    dirty_[to] = dirty_[from];
+  });
+}
+
+void Tiles::plan(const Tiles& other, std::int64_t radius) {
+  cells.dilate(other.cells, radius);
+  const auto needed = cells.tiles();
+  constexpr std::size_t few = 64;
+  if (dirty_.size() >= needed && dirty_.size() <= 4 * needed + few) return;
+  std::vector<float>().swap(numbers_);  // before the new ones: they need not exist together
+  dirty_.assign(needed + needed / 2, 0);
+  dirty_.shrink_to_fit();
+  numbers_.resize(dirty_.size() * tile::cells * width_);
+}
+
+float* Tiles::overwrite(std::size_t index, Mask written) {
+  auto* const first = tile(index);
+  tile::for_each(dirty_[index] & ~written,
+                 [&](std::size_t cell) { std::fill_n(first + cell * width_, width_, 0.0F); });
+  dirty_[index] = written;
+  return first;
+}
+
+bool Tiles::settle(std::size_t index) {
+  bool finite = true;
+  Mask occupied = 0;
+  tile::for_each(cells.mask(index), [&](std::size_t cell) {
+    const auto content = Content::of(tile(index) + cell * width_, width_);
+    finite &= content.finite;
+    if (content.occupied) occupied |= tile::bit(cell);
+  });
+  cells.mask(index) = occupied;
+  return finite;
+}
+
+bool Tiles::operator==(const Tiles& other) const {
+  if (cells.tiles() != other.cells.tiles()) return false;
+  for (std::size_t i = 0; i < cells.tiles(); ++i) {
+    const auto same = other.cells.find(cells.place(i));
+    if (same == CellSet::none || cells.mask(i) != other.cells.mask(same)) return false;
+    if (!std::equal(tile(i), tile(i) + tile::cells * width_, other.tile(same))) return false;
+  }
+  return true;
+}
+
+}  // namespace atheria

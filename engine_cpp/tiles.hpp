@@ -1,0 +1,157 @@
+// Scattered cells in tiles of 8 x 8, found by their place: memory follows matter, not area.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "field.hpp"
+
+namespace atheria {
+
+// Cells of a tile: bit 8 y + x for the one at (x, y).
+using Mask = std::uint64_t;
+
+namespace tile {
+inline constexpr std::int64_t side = 8;
+inline constexpr std::size_t cells = 64;
+
+inline constexpr Mask west = 0x0101010101010101;  // the column x = 0
+inline constexpr Mask east = west << 7;
+inline constexpr Mask north = 0xFF;  // the row y = 0
+inline constexpr Mask south = north << 56;
+
+// The tile that a coordinate falls into: floor division, of negatives too.
+inline std::int64_t of(std::int64_t coordinate) { return coordinate >> 3; }
+inline std::size_t index(std::int64_t x, std::int64_t y) {
+  return static_cast<std::size_t>((y & 7) * 8 + (x & 7));
+}
+inline Mask bit(std::size_t cell) { return Mask{1} << cell; }
+
+// Calls visit(cell) for each cell of a mask.
+template <typename Visit>
+void for_each(Mask mask, Visit visit) {
+  for (; mask != 0; mask &= mask - 1) visit(static_cast<std::size_t>(std::countr_zero(mask)));
+}
+}  // namespace tile
+
+// Where a tile is, in tiles.
+struct Place {
+  std::int64_t x, y;
+  bool operator==(const Place&) const = default;
+};
+
+// A set of cells: tiles in the order they came in, and a hash table of their places.
+class CellSet {
+ public:
+  static constexpr std::size_t none = static_cast<std::size_t>(-1);
+
+  std::size_t tiles() const { return places_.size(); }
+  Place place(std::size_t tile) const { return places_[tile]; }
+  Mask mask(std::size_t tile) const { return masks_[tile]; }
+  Mask& mask(std::size_t tile) { return masks_[tile]; }
+  std::int64_t count() const;
+
+  std::size_t find(Place place) const;  // or none
+  std::size_t insert(Place place);      // where it is; a new one comes last and has no cells
+
+  // Becomes all cells within `radius` of another set's, whose tiles keep their indices.
+  void dilate(const CellSet& other, std::int64_t radius);
+
+  // Drops tiles without cells; calls move(from, to) where the last tile fills a gap.
+  template <typename Move>
+  void drop_empty(Move move) {
+    auto kept = tiles();
+    for (std::size_t tile = 0; tile < kept; ++tile) {
+      if (masks_[tile] != 0) continue;
+      do --kept;
+      while (kept > tile && masks_[kept] == 0);
+      if (kept == tile) break;
+      places_[tile] = places_[kept];
+      masks_[tile] = masks_[kept];
+      move(kept, tile);
+    }
+    if (kept < tiles()) truncate(kept);
+  }
+
+ private:
+  struct Slot {
+    std::uint32_t tag;   // of the hash: most of the other tiles are told apart without a look at their place
+    std::uint32_t tile;  // index + 1; 0 where vacant
+  };
+
+  void dilate_by_one(const CellSet& other);
+  void add(Place place, Mask cells);
+  void truncate(std::size_t tiles);
+  void rehash(std::size_t slots);
+  void enter(std::size_t tile);
+
+  std::vector<Place> places_;
+  std::vector<Mask> masks_;
+  std::vector<Slot> table_;  // a power of two, at most half full, probed linearly
+};
+
+// A set of cells with their 2d numbers, Re before Im, cell by cell: what is outside the set is vacuum.
+class Tiles {
+ public:
+  explicit Tiles(std::int64_t d_state) : width_(2 * static_cast<std::size_t>(d_state)) {}
+
+  CellSet cells;
+
+  std::size_t width() const { return width_; }  // numbers of a cell
+  const float* tile(std::size_t index) const { return numbers_.data() + index * tile::cells * width_; }
+  float* tile(std::size_t index) { return numbers_.data() + index * tile::cells * width_; }
+  Cell row(std::size_t index, std::int64_t y);
+
+  // The numbers of a cell, null where it is vacuum.
+  const float* find(std::int64_t x, std::int64_t y) const;
+  void set(std::int64_t x, std::int64_t y, const float* numbers);
+  void drop_empty();
+
+  // Prepares to be written anew: the cells within `radius` of another's. What the numbers were is lost.
+  void plan(const Tiles& other, std::int64_t radius);
+
+  // A planned tile of which the cells `written` will be written; the others are vacuum.
+  float* overwrite(std::size_t index, Mask written);
+
+  // Takes cells without a number other than 0 out of a tile's mask; false where a number is not finite.
+  bool settle(std::size_t index);
+
+  // Calls visit(x, y, numbers) for each cell.
+  template <typename Visit>
+  void for_each(Visit visit) const {
+    for (std::size_t i = 0; i < cells.tiles(); ++i) {
+      const auto [x, y] = cells.place(i);
+      tile::for_each(cells.mask(i), [&](std::size_t cell) {
+        visit(x * tile::side + static_cast<std::int64_t>(cell % 8),
+              y * tile::side + static_cast<std::int64_t>(cell / 8), tile(i) + cell * width_);
+      });
+    }
+  }
+
+  bool operator==(const Tiles& other) const;
+
+ private:
+  std::size_t width_;
+  std::vector<float> numbers_;  // of more tiles than there are, lest every step allocate
+  std::vector<Mask> dirty_;     // of each of these: the cells that may be other than 0
+};
+
+// Whether numbers hold matter, and whether all are finite.
+struct Content {
+  bool occupied, finite;
+
+  static Content of(const float* numbers, std::size_t count) {
+    constexpr std::uint32_t magnitude = 0x7FFFFFFF;
+    constexpr std::uint32_t infinity = 0x7F800000;
+    std::uint32_t largest = 0;
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto bits = std::bit_cast<std::uint32_t>(numbers[i]) & magnitude;
+      largest = bits > largest ? bits : largest;
+    }
+    return {largest > 0, largest < infinity};
+  }
+};
+
+}  // namespace atheria

@@ -1,0 +1,391 @@
+#include "unbounded.hpp"
+
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+#include "philox.hpp"
+
+namespace atheria {
+namespace {
+
+constexpr auto furthest = std::int64_t{1} << 62;
+constexpr std::int64_t tiles_worth_a_thread = 64;
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+void check_reach(std::int64_t x, std::int64_t y) {
+  require(x > -furthest && x < furthest && y > -furthest && y < furthest,
+          "`x` and `y` must lie within 2^62 of the origin, got x=" + std::to_string(x) +
+              ", y=" + std::to_string(y));
+}
+
+const CellKernel* kernel_of(const Law& law) {
+  const auto* const kernel = law.cell_kernel();
+  return kernel != nullptr && kernel->radius() <= 1 ? kernel : nullptr;
+}
+
+std::int64_t radius_of(const Law& law) {
+  const auto* const kernel = kernel_of(law);
+  return kernel != nullptr ? kernel->radius() : law.receptive_radius().value();
+}
+
+// Calls visit(i) for i below count, on all cores; returns whether every answer was true.
+template <typename Visit>
+bool all_of(std::size_t count, Visit visit) {
+  std::atomic<bool> all = true;
+  const auto end_of_all = static_cast<std::int64_t>(count);
+  at::parallel_for(0, end_of_all, tiles_worth_a_thread, [&](std::int64_t begin, std::int64_t end) {
+    for (auto i = begin; i < end; ++i) {
+      if (!visit(static_cast<std::size_t>(i))) all = false;
+    }
+  });
+  return all;
+}
+
+// From one coordinate to another, which may be 2^63 - 2 apart.
+double distance(std::int64_t from, std::int64_t to) { return static_cast<double>(to - from); }
+
+std::vector<float> numbers_of(const std::vector<std::complex<float>>& amplitudes) {
+  std::vector<float> numbers;
+  for (const auto& amplitude : amplitudes) numbers.push_back(amplitude.real());
+  for (const auto& amplitude : amplitudes) numbers.push_back(amplitude.imag());
+  return numbers;
+}
+
+double energy_of(const float* numbers, std::size_t width) {
+  double energy = 0;
+  for (std::size_t c = 0; c < width; ++c) energy += static_cast<double>(numbers[c]) * numbers[c];
+  return energy;
+}
+
+double energy_of(const Tiles& tiles, std::size_t index) {
+  double energy = 0;
+  tile::for_each(tiles.cells.mask(index), [&](std::size_t cell) {
+    energy += energy_of(tiles.tile(index) + cell * tiles.width(), tiles.width());
+  });
+  return energy;
+}
+
+double energy_of(const Tiles& tiles) {
+  double energy = 0;
+  for (std::size_t index = 0; index < tiles.cells.tiles(); ++index) energy += energy_of(tiles, index);
+  return energy;
+}
+
+Observables observe_one(const Tiles& tiles) {
+  Observables seen;
+  seen.occupancy = static_cast<double>(tiles.cells.count());
+  if (tiles.cells.tiles() == 0) return seen;
+  // Distances are taken from a tile, not from the origin, which may be too far away for them to count.
+  const auto [tile_x, tile_y] = tiles.cells.place(0);
+  const auto origin_x = tile_x * tile::side;
+  const auto origin_y = tile_y * tile::side;
+  double sum_x = 0;
+  double sum_y = 0;
+  const auto each = [&](auto visit) {
+    tiles.for_each([&](std::int64_t x, std::int64_t y, const float* numbers) {
+      visit(distance(origin_x, x), distance(origin_y, y), energy_of(numbers, tiles.width()));
+    });
+  };
+  each([&](double x, double y, double rho) {
+    seen.energy += rho;
+    sum_x += rho * x;
+    sum_y += rho * y;
+  });
+  if (seen.energy == 0) return seen;
+  const double mean_x = sum_x / seen.energy;
+  const double mean_y = sum_y / seen.energy;
+  double moment = 0;
+  each([&](double x, double y, double rho) {
+    const double p = rho / seen.energy;
+    if (p > 0) seen.position_entropy -= p * std::log(p);
+    seen.ipr += p * p;
+    moment += p * ((x - mean_x) * (x - mean_x) + (y - mean_y) * (y - mean_y));
+  });
+  seen.centre_x = static_cast<double>(origin_x) + mean_x;
+  seen.centre_y = static_cast<double>(origin_y) + mean_y;
+  seen.radius_of_gyration = std::sqrt(moment);
+  return seen;
+}
+
+}  // namespace
+
+void check_unbounded(const Law& law, const Physics& physics) {
+  const std::string refused = "this law cannot run in an unbounded universe: ";
+  require(!law.has_memory(),
+          refused + "it has a memory, which every cell of an endless vacuum would have to keep; give a grid");
+  require(law.receptive_radius().has_value() || kernel_of(law) != nullptr,
+          refused +
+              "it is not known to be local. A GroupNorm looks at the whole grid: train with "
+              "model.norm=pixel; a plain TorchScript file does not say how far it looks: export it with "
+              "python -m atheria.export; or give a grid");
+  const auto norm = law.vacuum_norm();
+  require(norm <= physics.epsilon,
+          refused + "it makes matter of vacuum, of norm " + std::to_string(norm) + " where `epsilon` is " +
+              std::to_string(physics.epsilon) +
+              "; export one with model.bias=false model.norm=pixel, raise `physics.epsilon`, or give a grid");
+}
+
+Unbounded::Unbounded(std::int64_t universes, std::int64_t d_state)
+    : d_state_(d_state),
+      now_(static_cast<std::size_t>(universes), Tiles(d_state)),
+      next_(now_),
+      reference_energy_(now_.size(), 0.0F) {}
+
+std::unique_ptr<Universe> Unbounded::copy() const {
+  auto copied = std::make_unique<Unbounded>(universes(), d_state_);
+  copied->now_ = now_;
+  copied->before_noise_ = before_noise_;
+  copied->reference_energy_ = reference_energy_;
+  copied->step_count_ = step_count_;
+  copied->evaluated_cells_ = evaluated_cells_;
+  return copied;
+}
+
+void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
+  const auto* const kernel = kernel_of(law);
+  const auto evaluated = plan(radius_of(law));
+  const ScatteredStep work{now_, next_, tiles_, physics, seed, step_count_};
+  bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
+  if (finite && physics.normalise == Normalise::global) finite = restore_energy();
+  std::vector<Tiles> quiet;
+  if (finite && !noise.is_off()) {
+    quiet = next_;
+    finite = apply(noise, seed);
+  }
+  if (!finite) throw_not_finite(step_count_ + 1);
+  for (auto& tiles : next_) tiles.drop_empty();
+  now_.swap(next_);
+  before_noise_ = std::move(quiet);
+  evaluated_cells_ = evaluated;
+  ++step_count_;
+}
+
+// Decides which cells the step evaluates; returns how many they are.
+std::int64_t Unbounded::plan(std::int64_t radius) {
+  std::int64_t evaluated = 0;
+  tiles_.clear();
+  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
+    auto& next = next_[universe];
+    next.plan(now_[universe], radius);
+    evaluated += next.cells.count();
+    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) tiles_.push_back({universe, tile});
+  }
+  return evaluated;
+}
+
+// `global` normalisation: the energy of each universe as it was at the start.
+bool Unbounded::restore_energy() {
+  std::vector<double> by_tile(tiles_.size());
+  all_of(tiles_.size(), [&](std::size_t i) {
+    by_tile[i] = energy_of(next_[tiles_[i].universe], tiles_[i].tile);
+    return true;
+  });
+  std::vector<double> energies(next_.size());
+  for (std::size_t i = 0; i < tiles_.size(); ++i) energies[tiles_[i].universe] += by_tile[i];
+  std::vector<float> factors;
+  for (std::size_t universe = 0; universe < energies.size(); ++universe) {
+    const auto energy = static_cast<float>(energies[universe]);
+    // An energy beyond float32 must not pass for vacuum.
+    const auto factor = std::isinf(energy) ? std::numeric_limits<float>::quiet_NaN()
+                                           : std::sqrt(reference_energy_[universe]) / std::sqrt(energy);
+    factors.push_back(energy > 0 ? factor : 0.0F);
+  }
+  return all_of(tiles_.size(), [&](std::size_t i) {
+    const auto [universe, index] = tiles_[i];
+    auto& tiles = next_[universe];
+    auto* const numbers = tiles.tile(index);
+    for (std::size_t k = 0; k < tile::cells * tiles.width(); ++k) numbers[k] *= factors[universe];
+    return tiles.settle(index);
+  });
+}
+
+bool Unbounded::apply(const Noise& noise, std::uint64_t seed) {
+  const auto channel = noise.channel(d_state_);
+  std::vector<NoiseUse> uses;
+  for (std::int64_t universe = 0; universe < universes(); ++universe) {
+    uses.push_back(noise.use(seed, step_count_, universe));
+  }
+  return all_of(tiles_.size(), [&](std::size_t i) {
+    const auto [universe, index] = tiles_[i];
+    auto& tiles = next_[universe];
+    const auto [x, y] = tiles.cells.place(index);
+    thread_local Row words(tile::side);
+    for (std::int64_t row = 0; row < tile::side; ++row) {
+      if ((tiles.cells.mask(index) & tile::north << 8 * row) == 0) continue;
+      words.draw(seed, y * tile::side + row, step_count_, static_cast<std::int64_t>(universe), stream::noise,
+                 x * tile::side);
+      channel(tiles.row(index, row), words, uses[universe]);
+    }
+    return tiles.settle(index);
+  });
+}
+
+std::int64_t Unbounded::occupied_cells() const {
+  std::int64_t cells = 0;
+  for (const auto& tiles : now_) cells += tiles.cells.count();
+  return cells;
+}
+
+std::int64_t Unbounded::evaluated_cells(const Law& law) const {
+  if (evaluated_cells_) return *evaluated_cells_;
+  std::int64_t evaluated = 0;
+  for (const auto& tiles : now_) {
+    CellSet within;
+    within.dilate(tiles.cells, radius_of(law));
+    evaluated += within.count();
+  }
+  return evaluated;
+}
+
+bool Unbounded::is_same_state(const Universe& other) const {
+  return now_ == dynamic_cast<const Unbounded&>(other).now_;
+}
+
+std::vector<Observables> Unbounded::observables(bool /*torus*/) const {
+  std::vector<Observables> seen;
+  for (const auto& tiles : before_noise_.empty() ? now_ : before_noise_) seen.push_back(observe_one(tiles));
+  return seen;
+}
+
+bool Unbounded::suits(Law& law, std::int64_t d_state, const Physics& physics) const {
+  if (d_state != d_state_) return false;
+  check_unbounded(law, physics);
+  return true;
+}
+
+std::unique_ptr<Universe> Unbounded::restarted(Law& law, std::int64_t d_state, const Physics& physics) const {
+  try {
+    if (!suits(law, d_state, physics)) return nullptr;
+  } catch (const std::invalid_argument&) {
+    return nullptr;
+  }
+  return anew();
+}
+
+std::unique_ptr<Unbounded> Unbounded::anew() const {
+  auto start = std::make_unique<Unbounded>(universes(), d_state_);
+  start->now_ = now_;
+  start->changed_by_hand();
+  return start;
+}
+
+void Unbounded::start(const InitialState& initial, const Shape& extent, std::uint64_t seed,
+                      std::int64_t universe) {
+  auto& tiles = now_[static_cast<std::size_t>(universe)];
+  initial.draw(extent, seed, universe, [&](std::int64_t x, std::int64_t y, const auto& amplitudes) {
+    tiles.set(x, y, numbers_of(amplitudes).data());
+  });
+  reference_energy_[static_cast<std::size_t>(universe)] = static_cast<float>(energy_of(tiles));
+}
+
+at::Tensor Unbounded::psi() const {
+  throw std::runtime_error(
+      "an unbounded universe has no array of all its cells; use cells(), or window(x, y, width, height)");
+}
+
+at::Tensor Unbounded::window(const Window& window, std::int64_t universe, bool /*torus*/) const {
+  const auto& tiles = now_[static_cast<std::size_t>(universe)];
+  auto field = at::zeros({2 * d_state_, window.height, window.width}, at::kFloat);
+  auto* const planes = field.data_ptr<float>();
+  const auto put = [&](std::size_t tile) {
+    const auto [tile_x, tile_y] = tiles.cells.place(tile);
+    tile::for_each(tiles.cells.mask(tile), [&](std::size_t cell) {
+      const auto column = tile_x * tile::side + static_cast<std::int64_t>(cell % 8) - window.x;
+      const auto row = tile_y * tile::side + static_cast<std::int64_t>(cell / 8) - window.y;
+      if (column < 0 || column >= window.width || row < 0 || row >= window.height) return;
+      for (std::int64_t c = 0; c < 2 * d_state_; ++c) {
+        planes[(c * window.height + row) * window.width + column] =
+            tiles.tile(tile)[cell * tiles.width() + static_cast<std::size_t>(c)];
+      }
+    });
+  };
+  const auto end_x = tile::of(window.x + window.width - 1);
+  const auto end_y = tile::of(window.y + window.height - 1);
+  const auto tiles_shown = (end_x - tile::of(window.x) + 1) * (end_y - tile::of(window.y) + 1);
+  if (tiles_shown > static_cast<std::int64_t>(tiles.cells.tiles())) {
+    for (std::size_t tile = 0; tile < tiles.cells.tiles(); ++tile) put(tile);
+    return field;
+  }
+  for (auto y = tile::of(window.y); y <= end_y; ++y) {
+    for (auto x = tile::of(window.x); x <= end_x; ++x) {
+      const auto found = tiles.cells.find({x, y});
+      if (found != CellSet::none) put(found);
+    }
+  }
+  return field;
+}
+
+std::pair<at::Tensor, at::Tensor> Unbounded::cells(std::int64_t universe) const {
+  struct Found {
+    std::int64_t x, y;
+    const float* numbers;
+  };
+  std::vector<Found> found;
+  now_[static_cast<std::size_t>(universe)].for_each(
+      [&](std::int64_t x, std::int64_t y, const float* numbers) { found.push_back({x, y, numbers}); });
+  std::sort(found.begin(), found.end(),
+            [](const Found& a, const Found& b) { return a.y != b.y ? a.y < b.y : a.x < b.x; });
+  const auto count = static_cast<std::int64_t>(found.size());
+  auto coordinates = at::empty({count, 2}, at::kLong);
+  auto field = at::empty({count, 2 * d_state_}, at::kFloat);
+  auto* places = coordinates.data_ptr<std::int64_t>();
+  auto* numbers = field.data_ptr<float>();
+  for (const auto& cell : found) {
+    *places++ = cell.x;
+    *places++ = cell.y;
+    numbers = std::copy_n(cell.numbers, 2 * d_state_, numbers);
+  }
+  return {coordinates, field.t()};
+}
+
+void Unbounded::set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                         std::int64_t universe) {
+  check_reach(x, y);
+  now_[static_cast<std::size_t>(universe)].set(x, y, numbers_of(amplitudes).data());
+  changed_by_hand();
+}
+
+void Unbounded::set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
+  Tiles tiles(d_state_);
+  const auto* const places = coordinates.data_ptr<std::int64_t>();
+  const auto* const numbers = psi.data_ptr<float>();
+  std::vector<std::pair<std::int64_t, std::int64_t>> given;
+  for (std::int64_t i = 0; i < coordinates.size(0); ++i) {
+    const auto x = places[2 * i];
+    const auto y = places[2 * i + 1];
+    check_reach(x, y);
+    given.emplace_back(y, x);
+    const auto* const own = numbers + i * 2 * d_state_;
+    require(Content::of(own, tiles.width()).finite,
+            "`amplitudes` must be finite; those of cell (x=" + std::to_string(x) +
+                ", y=" + std::to_string(y) + ") are not");
+    tiles.set(x, y, own);
+  }
+  std::sort(given.begin(), given.end());
+  const auto twice = std::adjacent_find(given.begin(), given.end());
+  if (twice != given.end()) {
+    require(false, "`coordinates` must name each cell once; (x=" + std::to_string(twice->second) +
+                       ", y=" + std::to_string(twice->first) + ") is there twice");
+  }
+  now_[static_cast<std::size_t>(universe)] = std::move(tiles);
+  changed_by_hand();
+}
+
+void Unbounded::changed_by_hand() {
+  before_noise_.clear();
+  evaluated_cells_.reset();
+  for (std::size_t i = 0; i < now_.size(); ++i) {
+    reference_energy_[i] = static_cast<float>(energy_of(now_[i]));
+  }
+}
+
+}  // namespace atheria

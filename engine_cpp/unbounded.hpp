@@ -1,0 +1,70 @@
+// Unbounded universes: finitely many cells hold matter, wherever they are, and all others are vacuum. A step
+// evaluates the cells within the law's radius of matter.
+#pragma once
+
+#include <optional>
+
+#include "initial_state.hpp"
+#include "scattered.hpp"
+#include "tiles.hpp"
+#include "universe.hpp"
+
+namespace atheria {
+
+// A radius beyond this evaluates so much vacuum that a grid is faster.
+inline constexpr std::int64_t largest_worthwhile_radius = 8;
+
+// Throws std::invalid_argument, with the reason and the remedy, where a law cannot run without bounds: it
+// must be local, without memory, and leave vacuum alone.
+void check_unbounded(const Law& law, const Physics& physics);
+
+class Unbounded final : public Universe {
+ public:
+  // Vacuum.
+  Unbounded(std::int64_t universes, std::int64_t d_state);
+
+  std::unique_ptr<Universe> copy() const override;
+  std::string kind() const override { return "unbounded"; }
+  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
+  std::int64_t step_count() const override { return step_count_; }
+  std::int64_t universes() const override { return static_cast<std::int64_t>(now_.size()); }
+  std::int64_t occupied_cells() const override;
+  std::int64_t evaluated_cells(const Law& law) const override;
+  bool is_same_state(const Universe& other) const override;
+  std::vector<Observables> observables(bool torus) const override;
+  bool suits(Law& law, std::int64_t d_state, const Physics& physics) const override;
+  std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state, const Physics& physics) const override;
+  at::Tensor psi() const override;
+  at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
+  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
+  void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                std::int64_t universe) override;
+
+  // Puts cells into a universe that is vacuum, or in place of all that it holds.
+  // coordinates: (n, 2) int64, (x, y) each; psi: (n, 2d) float32; both on the CPU, contiguous.
+  // Throws std::invalid_argument where one is out of reach or given twice, or psi is not finite.
+  void set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe);
+
+  // Puts an initial state into a universe, as it is on a grid of that shape.
+  void start(const InitialState& initial, const Shape& extent, std::uint64_t seed, std::int64_t universe);
+
+  // The field at step 0.
+  std::unique_ptr<Unbounded> anew() const;
+
+ private:
+  void changed_by_hand();
+  std::int64_t plan(std::int64_t radius);
+  bool restore_energy();
+  bool apply(const Noise& noise, std::uint64_t seed);
+
+  std::int64_t d_state_;
+  std::vector<Tiles> now_;           // of each universe
+  std::vector<Tiles> before_noise_;  // what is measured; none where it is the same
+  std::vector<Tiles> next_;          // the step's; kept for the memory that it has
+  std::vector<TileIndex> tiles_;     // the step's: all of next_
+  std::vector<float> reference_energy_;
+  std::int64_t step_count_ = 0;
+  std::optional<std::int64_t> evaluated_cells_;
+};
+
+}  // namespace atheria

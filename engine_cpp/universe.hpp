@@ -1,0 +1,76 @@
+// Where a law acts: fields on a grid, or unbounded ones. What an engine steps.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <complex>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "law.hpp"
+#include "noise.hpp"
+#include "observables.hpp"
+#include "physics.hpp"
+
+namespace atheria {
+
+// Cells of a universe from (x, y) on.
+struct Window {
+  std::int64_t x, y, width, height;
+};
+
+class Universe {
+ public:
+  virtual ~Universe() = default;
+  virtual std::unique_ptr<Universe> copy() const = 0;
+  virtual std::string kind() const = 0;  // grid | unbounded
+
+  // One step; the counter of the randomness is step_count(). Throws std::overflow_error and leaves
+  // the state as it was when the field stops being finite.
+  virtual void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) = 0;
+  virtual std::int64_t step_count() const = 0;
+
+  virtual std::int64_t universes() const = 0;
+  virtual std::int64_t occupied_cells() const = 0;                     // of all universes
+  virtual std::int64_t evaluated_cells(const Law& law) const = 0;      // in the last step, else the next one
+  virtual bool is_same_state(const Universe& other) const = 0;         // of the same kind, memory included
+  virtual std::vector<Observables> observables(bool torus) const = 0;  // before noise
+
+  // Whether a law can take over, with all that is remembered.
+  virtual bool suits(Law& law, std::int64_t d_state, const Physics& physics) const = 0;
+
+  // The field as the start of a universe under another law; null where it does not suit that one.
+  virtual std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state,
+                                              const Physics& physics) const = 0;
+
+  // The whole field, (B, 2d, H, W). Throws std::runtime_error where there is no such array.
+  virtual at::Tensor psi() const = 0;
+
+  // (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
+  virtual at::Tensor window(const Window& window, std::int64_t universe, bool torus) const = 0;
+
+  // The occupied cells, row by row: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
+  virtual std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const = 0;
+
+  // Changes a cell by hand: the energy that `global` normalisation restores is fixed anew.
+  virtual void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
+                        std::int64_t universe) = 0;
+
+ protected:
+  Universe() = default;
+  Universe(const Universe&) = default;
+  Universe(Universe&&) = default;
+  Universe& operator=(const Universe&) = default;
+  Universe& operator=(Universe&&) = default;
+};
+
+[[noreturn]] inline void throw_not_finite(std::int64_t step) {
+  throw std::overflow_error("the field stopped being finite at step " + std::to_string(step) +
+                            "; the state before it is kept. Normalise, or raise `gamma`");
+}
+
+}  // namespace atheria
