@@ -55,17 +55,29 @@ def near_threshold(dynamics: Dynamics, state) -> torch.Tensor:
     return ((norm - physics.epsilon).abs() < 1e-5).unsqueeze(1)
 
 
-@pytest.mark.parametrize("name", MODELS)
+COMPILED = [name for name in MODELS if MODELS[name]["name"] != "snn_unet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [*((name, "torchscript") for name in MODELS), *((name, "compiled") for name in COMPILED)],
+)
 @pytest.mark.parametrize("normalise", ["none", "cell", "global"])
 @pytest.mark.parametrize(("gamma", "epsilon", "fire_rate"), [(0.0, 0.0, 1.0), (0.05, 0.1, 0.5)])
 @torch.inference_mode()
 def test_engine_and_python_agree(
-    exported: Callable, name: str, normalise: str, gamma: float, epsilon: float, fire_rate: float
+    exported: Callable,
+    name: str,
+    backend: str,
+    normalise: str,
+    gamma: float,
+    epsilon: float,
+    fire_rate: float,
 ) -> None:
     boundary = "zeros" if gamma and name != "quantum_walk" else "torus"
     physics = PhysicsConfig(gamma, epsilon, normalise, fire_rate, boundary)
     law, path = exported(name, physics)
-    engine = Engine()
+    engine = Engine(backend=backend)
     engine.load_model(path)
     generator = torch.Generator().manual_seed(1)
     for batch, height, width in ((1, 16, 16), (3, 8, 20)):
