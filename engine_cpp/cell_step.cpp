@@ -1,19 +1,18 @@
 // Scattered cells, stepped by a kernel that takes any cells: a few hundred at a time, each as pointers to its
 // neighbours.
-#include <ATen/Parallel.h>
 
 #include <array>
 #include <atomic>
 #include <memory>
 
 #include "philox.hpp"
+#include "parallel.hpp"
 #include "scattered.hpp"
 
 namespace atheria {
 namespace {
 
 constexpr std::size_t chunk_cells = 256;
-constexpr std::int64_t tiles_worth_a_thread = 16;
 
 // Cells gathered for one call of the kernel, and where its answers go.
 class Chunk {
@@ -151,7 +150,7 @@ class Chunk {
 bool step_cells(const CellKernel& kernel, const ScatteredStep& work) {
   std::atomic<bool> finite = true;
   const auto tiles = static_cast<std::int64_t>(work.tiles.size());
-  at::parallel_for(0, tiles, tiles_worth_a_thread, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(tiles, [&](std::int64_t begin, std::int64_t end) {
     Chunk chunk(kernel, work);
     for (auto i = begin; i < end; ++i) chunk.add(work.tiles[static_cast<std::size_t>(i)]);
     chunk.flush();

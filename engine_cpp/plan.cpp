@@ -1,11 +1,11 @@
 #include "plan.hpp"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <map>
 #include <mutex>
 #include <utility>
+
+#include "parallel.hpp"
 
 namespace atheria {
 namespace {
@@ -414,7 +414,7 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
                    of_universe);
   };
   // Many universes: each thread steps its own. Few: the threads share each.
-  const auto threads = static_cast<std::int64_t>(at::get_num_threads());
+  const auto threads = most_threads();
   const bool apart = universes >= 2 * threads || (universes >= threads && universes % threads == 0);
   const auto wanted = apart ? threads : 1;
   std::erase_if(workspaces_, [&](const auto& workspace) { return !workspace->fits(height, width); });
@@ -426,8 +426,8 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
     for (std::int64_t b = 0; b < universes; ++b) tallies[at(b)] = run_universe(b, *workspaces_[0]);
     return tallies;
   }
-  at::parallel_for(0, universes, 1, [&](std::int64_t begin, std::int64_t end) {
-    auto& workspace = *workspaces_[at(at::get_thread_num())];
+  parallel_for(universes, [&](std::int64_t begin, std::int64_t end) {
+    auto& workspace = *workspaces_[at(thread_index())];
     for (auto b = begin; b < end; ++b) tallies[at(b)] = run_universe(b, workspace);
   });
   return tallies;

@@ -1,11 +1,11 @@
 #include "spatial.hpp"
 
-#include <ATen/Parallel.h>
 #include <c10/util/BFloat16.h>
 
 #include <algorithm>
 #include <cmath>
 
+#include "parallel.hpp"
 #include "region.hpp"
 
 namespace atheria {
@@ -131,10 +131,10 @@ class Run {
     const auto capacity = rounded_up(cells, widest_vector);
     const auto inputs = static_cast<std::int64_t>(in_.size());
     const bool pairs = !spatial_.pairs.empty();
-    const auto packed = pairs ? packed_inputs(outputs * capacity * at::get_num_threads()) : nullptr;
-    float* const scratch = pairs ? scratch_.take(0) : scratch_.take(outputs * capacity * at::get_num_threads());
-    at::parallel_for(0, (layout.height + rows - 1) / rows, 1, [&](std::int64_t begin, std::int64_t end) {
-      float* const own = scratch + at::get_thread_num() * outputs * capacity;
+    const auto packed = pairs ? packed_inputs(outputs * capacity * most_threads()) : nullptr;
+    float* const scratch = pairs ? scratch_.take(0) : scratch_.take(outputs * capacity * most_threads());
+    parallel_for((layout.height + rows - 1) / rows, [&](std::int64_t begin, std::int64_t end) {
+      float* const own = scratch + thread_index() * outputs * capacity;
       std::vector<float*> out;
       for (std::int64_t o = 0; o < outputs; ++o) out.push_back(own + o * capacity);
       for (auto i = begin; i < end; ++i) {
@@ -174,7 +174,7 @@ class Run {
 
   void group_norm() {
     const auto each = instruction_.channels / instruction_.groups;
-    at::parallel_for(0, instruction_.groups, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(instruction_.groups, [&](std::int64_t begin, std::int64_t end) {
       for (auto g = begin; g < end; ++g) normalise(g * each, each);
     });
   }
@@ -201,7 +201,7 @@ class Run {
 
   template <class Work>
   void for_planes(const Work& work) const {
-    at::parallel_for(0, instruction_.channels, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(instruction_.channels, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) work(c);
     });
   }
@@ -218,9 +218,9 @@ class Run {
     const auto block = kernels().block;
     const auto blocks = (task.outputs + block - 1) / block;
     const auto pieces = (cells + piece - 1) / piece;
-    const auto wanted = 8 * static_cast<std::int64_t>(at::get_num_threads());
+    const auto wanted = 8 * most_threads();
     const auto parts = std::min(blocks, std::max<std::int64_t>(1, wanted / pieces));
-    at::parallel_for(0, pieces * parts, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(pieces * parts, [&](std::int64_t begin, std::int64_t end) {
       for (auto i = begin; i < end; ++i) {
         const auto part = i % parts;
         const auto first = blocks * part / parts * block;
@@ -243,7 +243,7 @@ class Run {
     const auto size = in_layout_.size();
     reserved = rounded_up(reserved, widest_vector);
     auto* const packed = reinterpret_cast<std::uint32_t*>(scratch_.take(reserved + pairs * size) + reserved);
-    at::parallel_for(0, pairs, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(pairs, [&](std::int64_t begin, std::int64_t end) {
       for (auto p = begin; p < end; ++p) {
         // The weight of a missing odd one is 0.
         const auto odd = std::min(2 * p + 1, inputs - 1);
@@ -274,13 +274,13 @@ class Run {
     const auto stride = rounded_up(rows * tile_columns, widest_vector);
     const auto inputs = static_cast<std::int64_t>(in_.size());
     const auto size = elements * stride * (inputs + instruction_.channels + 1);
-    const auto threads = static_cast<std::int64_t>(at::get_num_threads());
+    const auto threads = most_threads();
     if (blocks >= 2 * threads) {
       float* const scratch = scratch_.take(size * threads);
-      at::parallel_for(0, blocks, 1, [&](std::int64_t begin, std::int64_t end) {
+      parallel_for(blocks, [&](std::int64_t begin, std::int64_t end) {
         for (auto b = begin; b < end; ++b) {
           winograd_block(b * rows, std::min(rows, tile_rows - b * rows), stride,
-                         scratch + at::get_thread_num() * size, /*inner_threads=*/1);
+                         scratch + thread_index() * size, /*inner_threads=*/1);
         }
       });
     } else {
@@ -300,16 +300,16 @@ class Run {
     float* const forward = scratch;
     float* const products = forward + elements * inputs * stride;
     float* const temporary = products + elements * outputs * stride;
-    const auto own = [&] { return temporary + (inner_threads > 1 ? at::get_thread_num() : 0) * elements * stride; };
+    const auto own = [&] { return temporary + (inner_threads > 1 ? thread_index() : 0) * elements * stride; };
     const auto start = out_.layout.first() + tile * first_row * out_.layout.stride();
     const auto block = kernels().block;
-    at::parallel_for(0, inputs, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(inputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
         kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows, columns, own(),
                                  forward + c * stride, inputs * stride, stride);
       }
     });
-    at::parallel_for(0, elements, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(elements, [&](std::int64_t begin, std::int64_t end) {
       std::vector<const float*> from(at(inputs));
       std::vector<float*> to(at(outputs));
       const std::vector<float> no_bias(at(rounded_up(outputs, block)), 0.0F);
@@ -321,7 +321,7 @@ class Run {
                            0, rounded_up(rows * columns, widest_vector));
       }
     });
-    at::parallel_for(0, outputs, 1, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
         kernels().winograd_output(products + c * stride, outputs * stride, rows, columns, own(), stride,
                                   out_.plane(c) + start, out_.layout.stride(), spatial_.bias[at(c)],

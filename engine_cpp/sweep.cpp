@@ -1,10 +1,10 @@
 #include "sweep.hpp"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <cstring>
-#include <numeric>
+#include <memory>
+
+#include "parallel.hpp"
 
 namespace atheria {
 namespace {
@@ -206,14 +206,16 @@ bool all_have_halo(const std::vector<Place>& sources, bool wanted) {
 Tally run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
                  const Layout& grid, bool torus, const Finish& finish,
                  const std::function<RegionRun&(std::size_t thread)>& runner) {
-  std::vector<Tally> tallies(at(at::get_num_threads()));
   const auto capacity = region.chunk();
+  std::vector<std::unique_ptr<Worker>> workers(at(most_threads()));  // one for each thread, made where it runs
   const auto in_parallel = [&](std::int64_t count, const auto& work) {
-    at::parallel_for(0, count, 1, [&](std::int64_t begin, std::int64_t end) {
-      const auto thread = at(at::get_thread_num());
-      Worker worker(region, sources, targets, grid, torus, finish, runner(thread), capacity);
-      for (auto i = begin; i < end; ++i) work(worker, i);
-      tallies[thread % tallies.size()] += worker.tally();
+    parallel_for(count, [&](std::int64_t begin, std::int64_t end) {
+      const auto thread = at(thread_index());
+      auto& worker = workers.at(thread);
+      if (!worker) {
+        worker = std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), capacity);
+      }
+      for (auto i = begin; i < end; ++i) work(*worker, i);
     });
   };
   const bool finishes = finish.out != nullptr;
@@ -231,8 +233,11 @@ Tally run_region(const Region& region, const std::vector<Place>& sources, const 
   for (const auto& target : targets) {
     if (target.needs_halo) fill_halo(target.plane, grid, torus);
   }
-  return std::accumulate(tallies.begin(), tallies.end(), Tally{},
-                         [](Tally sum, const Tally& tally) { return sum += tally; });
+  Tally sum;
+  for (const auto& worker : workers) {
+    if (worker) sum += worker->tally();
+  }
+  return sum;
 }
 
 }  // namespace atheria

@@ -1,7 +1,5 @@
 #include "unbounded.hpp"
 
-#include <ATen/Parallel.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cmath>
@@ -9,13 +7,13 @@
 #include <stdexcept>
 #include <string>
 
+#include "parallel.hpp"
 #include "philox.hpp"
 
 namespace atheria {
 namespace {
 
 constexpr auto furthest = std::int64_t{1} << 62;
-constexpr std::int64_t tiles_worth_a_thread = 64;
 
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
@@ -42,7 +40,7 @@ template <typename Visit>
 bool all_of(std::size_t count, Visit visit) {
   std::atomic<bool> all = true;
   const auto end_of_all = static_cast<std::int64_t>(count);
-  at::parallel_for(0, end_of_all, tiles_worth_a_thread, [&](std::int64_t begin, std::int64_t end) {
+  parallel_for(end_of_all, [&](std::int64_t begin, std::int64_t end) {
     for (auto i = begin; i < end; ++i) {
       if (!visit(static_cast<std::size_t>(i))) all = false;
     }

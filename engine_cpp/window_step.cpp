@@ -1,7 +1,6 @@
 // Scattered cells, stepped in dense windows: blocks of tiles with a halo as wide as the law looks, aligned to
 // its stride in absolute coordinates. The law pads a window in its own way, which the halo keeps from the
 // block.
-#include <ATen/Parallel.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,6 +10,7 @@
 #include <tuple>
 
 #include "philox.hpp"
+#include "parallel.hpp"
 #include "scattered.hpp"
 
 namespace atheria {
@@ -142,8 +142,8 @@ class Windows {
     const auto numbers = static_cast<std::int64_t>(work_.next.front().width()) * side * side;
     const auto psi = at::zeros({end - first, numbers / (side * side), side, side}, at::kFloat);
     auto* const fields = psi.data_ptr<float>();
-    at::parallel_for(first, end, 1, [&](std::int64_t begin, std::int64_t stop) {
-      for (auto i = begin; i < stop; ++i) {
+    parallel_for(end - first, [&](std::int64_t begin, std::int64_t stop) {
+      for (auto i = first + begin; i < first + stop; ++i) {
         const auto& block = blocks_[i];
         gather(work_.now[block.universe], block.x - geometry_.halo, block.y - geometry_.halo, side,
                fields + (i - first) * numbers);
@@ -153,8 +153,8 @@ class Windows {
     check_delta(proposed, psi);
     const auto delta = proposed.contiguous();
     const auto* const deltas = delta.data_ptr<float>();
-    at::parallel_for(first, end, 1, [&](std::int64_t begin, std::int64_t stop) {
-      for (auto i = begin; i < stop; ++i) scatter(blocks_[i], deltas + (i - first) * numbers);
+    parallel_for(end - first, [&](std::int64_t begin, std::int64_t stop) {
+      for (auto i = first + begin; i < first + stop; ++i) scatter(blocks_[i], deltas + (i - first) * numbers);
     });
   }
 

@@ -251,14 +251,21 @@ double total(Vector v) {
   return sum;
 }
 
+std::int64_t total(Integers v) {
+  std::int64_t sum = 0;
+  for (std::int64_t i = 0; i < lanes; ++i) sum += v[i];
+  return sum;
+}
+
 // Two vectors at once: the sums over channels are chains of additions.
-template <std::int64_t vectors>
-inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Tally& tally) {
+template <std::int64_t vectors, bool is_full>
+inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Vector& energies,
+                          Integers& cells) {
   Vector change[256][vectors];
   Vector density[vectors]{};
   Integers some[vectors]{};
   Vector fires[vectors];
-  const auto count = [&](std::int64_t v) { return v + 1 == vectors ? last : lanes; };
+  const auto count = [&](std::int64_t v) { return is_full || v + 1 < vectors ? lanes : last; };
   if (step.fires != nullptr) {
     for (std::int64_t v = 0; v < vectors; ++v) fires[v] = load(step.fires + first + v * lanes, count(v));
   }
@@ -286,11 +293,9 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
     }
     scale[v] = from_bits(bits(scale[v]) & kept);
     const Vector energy = from_bits(bits(density[v] * scale[v] * scale[v]) & kept);
-    const auto valid = count(v) < lanes ? count(v) : lanes;
-    for (std::int64_t k = 0; k < valid; ++k) {
-      tally.energy += static_cast<double>(energy[k]);
-      tally.occupied -= kept[k];
-    }
+    // What lies beyond the last cell was read as 0, and stays so.
+    energies += energy;
+    cells -= kept;
   }
   for (std::int64_t c = 0; c < step.channels; ++c) {
 #pragma GCC unroll 2
@@ -301,11 +306,12 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
 }
 
 Tally advance(const Advance& step, std::int64_t cells) {
-  Tally tally;
+  Vector energies{};
+  Integers occupied{};
   std::int64_t i = 0;
-  for (; i + 2 * lanes <= cells; i += 2 * lanes) advance_block<2>(step, i, lanes, tally);
-  for (; i < cells; i += lanes) advance_block<1>(step, i, cells - i, tally);
-  return tally;
+  for (; i + 2 * lanes <= cells; i += 2 * lanes) advance_block<2, true>(step, i, lanes, energies, occupied);
+  for (; i < cells; i += lanes) advance_block<1, false>(step, i, cells - i, energies, occupied);
+  return {total(energies), total(occupied)};
 }
 
 Moments moments(const float* row, std::int64_t cells, float origin) {

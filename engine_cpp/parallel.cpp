@@ -1,0 +1,149 @@
+#include "parallel.hpp"
+
+#include <ATen/Parallel.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace atheria {
+namespace {
+
+thread_local std::int64_t own_index = 0;
+thread_local bool is_inside = false;
+
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
+}
+
+// What the threads work on: parts are claimed one after the other.
+struct Loop {
+  const std::function<void(std::int64_t, std::int64_t)>* work = nullptr;
+  std::int64_t count = 0, part = 1;
+  std::atomic<std::int64_t> next{0};
+  std::mutex mutex;
+  std::exception_ptr fault;
+
+  void run() {
+    is_inside = true;
+    try {
+      for (auto first = next.fetch_add(part); first < count; first = next.fetch_add(part)) {
+        (*work)(first, std::min(count, first + part));
+      }
+    } catch (...) {
+      next = count;
+      const std::scoped_lock lock(mutex);
+      fault = std::current_exception();
+    }
+    is_inside = false;
+  }
+};
+
+class Pool {
+ public:
+  explicit Pool(std::int64_t threads) {
+    for (std::int64_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
+  }
+
+  ~Pool() {
+    ends_ = true;
+    announce();
+    for (auto& worker : workers_) worker.join();
+  }
+
+  std::int64_t threads() const { return static_cast<std::int64_t>(workers_.size()) + 1; }
+
+  void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
+    constexpr std::int64_t parts_a_thread = 4;  // a slow thread leaves the rest of its share to the others
+    loop_.work = &work;
+    loop_.count = count;
+    loop_.part = std::max<std::int64_t>(1, count / (parts_a_thread * threads()));
+    loop_.fault = nullptr;
+    loop_.next = 0;
+    is_open_ = true;
+    announce();
+    loop_.run();
+    is_open_ = false;
+    while (busy_ > 0) pause();
+    if (loop_.fault) std::rethrow_exception(loop_.fault);
+  }
+
+ private:
+  void announce() {
+    ++turn_;
+    turn_.notify_all();
+  }
+
+  void serve(std::int64_t index) {
+    own_index = index;
+    for (std::uint32_t seen = 0;;) {
+      seen = wait_beyond(seen);
+      if (ends_) return;
+      ++busy_;
+      if (is_open_) loop_.run();
+      --busy_;
+    }
+  }
+
+  // The next loop of a step follows within microseconds: worth a short wait awake.
+  std::uint32_t wait_beyond(std::uint32_t seen) const {
+    constexpr int patience = 2000;
+    for (int i = 0; i < patience; ++i) {
+      if (turn_ != seen) return turn_;
+      pause();
+    }
+    turn_.wait(seen);
+    return turn_;
+  }
+
+  Loop loop_;
+  std::atomic<std::uint32_t> turn_{0};
+  std::atomic<bool> is_open_{false}, ends_{false};
+  std::atomic<int> busy_{0};
+  std::vector<std::thread> workers_;
+};
+
+// The threads of this process: none of them are in a forked child, which starts its own.
+struct Threads {
+  std::mutex mutex;
+  std::unique_ptr<Pool> pool;
+  pid_t process = 0;
+};
+
+Threads& threads() {
+  static auto* const the = new Threads;  // never destroyed: at exit its threads may be waiting
+  return *the;
+}
+
+}  // namespace
+
+std::int64_t thread_index() { return own_index; }
+
+std::int64_t most_threads() { return at::get_num_threads(); }
+
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
+  if (count <= 0) return;
+  const auto wanted = most_threads();
+  auto& all = threads();
+  if (count == 1 || wanted == 1 || is_inside) return work(0, count);
+  const std::unique_lock lock(all.mutex, std::try_to_lock);
+  if (!lock) return work(0, count);
+  if (all.process != getpid()) {
+    static_cast<void>(all.pool.release());
+    all.process = getpid();
+  }
+  if (!all.pool || all.pool->threads() != wanted) {
+    all.pool.reset();
+    all.pool = std::make_unique<Pool>(wanted);
+  }
+  all.pool->run(count, work);
+}
+
+}  // namespace atheria

@@ -1,0 +1,19 @@
+// Loops over all cores. Unlike OpenMP's, a thread that the system holds up does not hold up the others' work,
+// and waiting threads soon sleep: on a busy machine a step takes its share of the time, not a hundred times it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace atheria {
+
+// Calls work(begin, end) for parts of 0..count-1, each index once, on libtorch's number of threads; in one
+// piece where it is called from within a loop, or another engine is using the threads.
+// Throws what a call has thrown; then some parts may be left out.
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
+
+// Of the calling thread: 0..most_threads()-1, and no other at the same time within one loop.
+std::int64_t thread_index();
+std::int64_t most_threads();
+
+}  // namespace atheria
