@@ -12,7 +12,7 @@
 namespace atheria {
 namespace {
 
-constexpr std::size_t chunk_cells = 256;
+constexpr std::size_t chunk_cells = 240;  // whole vectors of every width, five blocks of a product
 
 // Cells gathered for one call of the kernel, and where its answers go.
 class Chunk {

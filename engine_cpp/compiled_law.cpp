@@ -3,6 +3,7 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <sstream>
@@ -34,7 +35,7 @@ class RegionCells final : public CellKernel {
   void step(const float* const* neighbours, const std::uint8_t* fires, std::int64_t n, const Physics& physics,
             float* next) const override {
     thread_local Scratch scratch;
-    scratch.prepare(plan_);
+    scratch.prepare(plan_, id_);
     const auto chunk = plan_.last().chunk();
     const auto places = (2 * radius() + 1) * (2 * radius() + 1);
     for (std::int64_t first = 0; first < n; first += chunk) {
@@ -46,68 +47,70 @@ class RegionCells final : public CellKernel {
 
  private:
   struct Scratch {
-    const Plan* plan = nullptr;
+    std::int64_t owner = 0;
     std::unique_ptr<RegionRun> run;
     Floats gathered, out, fires;
     std::vector<const float*> sources, psi, delta;
     std::vector<float*> out_rows;
 
-    void prepare(const Plan& wanted) {
-      if (plan == &wanted) return;
-      plan = &wanted;
+    void prepare(const Plan& wanted, std::int64_t id) {
+      if (owner == id) return;
+      owner = id;
       const auto& region = wanted.last();
       const auto chunk = region.chunk();
-      const auto side = 2 * region.reach + 1;
-      const auto planes = static_cast<std::int64_t>(region.sources.size());
+      const auto places = (2 * region.reach + 1) * (2 * region.reach + 1);
+      const auto channels = static_cast<std::int64_t>(wanted.delta().size());
       run = std::make_unique<RegionRun>(region);
-      gathered = Floats(side * side * planes * chunk);
-      out = Floats(static_cast<std::int64_t>(wanted.delta().size()) * chunk);
+      gathered = Floats(places * channels * chunk);
+      out = Floats(channels * chunk);
       fires = Floats(chunk);
       sources.clear();
-      for (std::int64_t i = 0; i < side * side * planes; ++i) sources.push_back(gathered.get() + i * chunk);
-      psi.resize(wanted.delta().size());
-      delta.resize(wanted.delta().size());
+      for (std::int64_t place = 0; place < places; ++place) {
+        for (const auto& plane : region.sources) {
+          sources.push_back(gathered.get() + (place * channels + plane.channel) * chunk);
+        }
+      }
+      psi.clear();
+      delta.clear();
       out_rows.clear();
-      for (std::size_t c = 0; c < delta.size(); ++c) {
-        out_rows.push_back(out.get() + static_cast<std::int64_t>(c) * chunk);
+      const auto* const here = sources.data() + places / 2 * static_cast<std::int64_t>(region.sources.size());
+      const auto located = [&](const Operand& operand) {
+        return operand.is_local ? std::as_const(*run).row(operand.row) : here[operand.row];
+      };
+      for (std::int64_t c = 0; c < channels; ++c) {
+        psi.push_back(located(wanted.psi()[at(c)]));
+        delta.push_back(located(wanted.delta()[at(c)]));
+        out_rows.push_back(out.get() + c * chunk);
       }
     }
   };
 
   void step_chunk(Scratch& scratch, const float* const* neighbours, const std::uint8_t* fires, std::int64_t cells,
                   const Physics& physics, float* next) const {
-    const auto& region = plan_.last();
-    const auto chunk = region.chunk();
-    const auto side = 2 * region.reach + 1;
-    const auto places = side * side;
-    const auto planes = static_cast<std::int64_t>(region.sources.size());
+    const auto chunk = plan_.last().chunk();
+    const auto places = (2 * radius() + 1) * (2 * radius() + 1);
     for (std::int64_t place = 0; place < places; ++place) {
-      float* const to = scratch.gathered.get() + place * planes * chunk;
-      for (std::int64_t i = 0; i < cells; ++i) {
-        const float* const cell = neighbours[i * places + place];
-        for (std::int64_t s = 0; s < planes; ++s) to[s * chunk + i] = cell[region.sources[at(s)].channel];
-      }
+      kernels().to_rows(neighbours + place, places, cells, channels_,
+                        scratch.gathered.get() + place * channels_ * chunk, chunk);
     }
     scratch.run->run_scattered(scratch.sources.data(), cells);
-    const auto centre = (places / 2) * planes;
-    for (std::size_t c = 0; c < scratch.psi.size(); ++c) {
-      const auto& delta = plan_.delta()[c];
-      scratch.psi[c] = scratch.sources[at(centre + plan_.psi()[c].row)];
-      scratch.delta[c] = delta.is_local ? std::as_const(*scratch.run).row(delta.row)
-                                        : scratch.sources[at(centre + delta.row)];
-    }
     if (fires != nullptr) std::copy(fires, fires + cells, scratch.fires.get());
     kernels().advance({scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
                        static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
                        physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
                       cells);
-    for (std::int64_t i = 0; i < cells; ++i) {
-      for (std::int64_t c = 0; c < channels_; ++c) next[i * channels_ + c] = scratch.out_rows[at(c)][i];
-    }
+    kernels().to_cells(scratch.out.get(), chunk, cells, channels_, next);
+  }
+
+  // An address may be another law's after this one is gone.
+  static std::int64_t next_id() {
+    static std::atomic<std::int64_t> last = 0;
+    return ++last;
   }
 
   const Plan& plan_;
   std::int64_t channels_;
+  std::int64_t id_ = next_id();
 };
 
 class CompiledLaw final : public Law {

@@ -95,6 +95,10 @@ struct Kernels {
   Moments (*moments)(const float* row, std::int64_t cells, float origin);          // about the origin
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
+  // Cells' numbers, one cell after the other, to rows of cells and back: cells[i * step] has cell i.
+  void (*to_rows)(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels,
+                  float* rows, std::int64_t stride);
+  void (*to_cells)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels, float* cells);
   // See winograd.hpp. Rows of `stride` floats in the scratch, a multiple of 16.
   void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
                          std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,

@@ -360,6 +360,67 @@ void zip(const float* even, const float* odd, float* out, std::int64_t cells) {
   }
 }
 
+using Eight = float __attribute__((vector_size(32)));
+
+// Eight vectors of eight as rows become columns.
+inline void transpose(Eight (&v)[8]) {
+  Eight a[8];
+  for (int i = 0; i < 8; i += 2) {
+    a[i] = __builtin_shufflevector(v[i], v[i + 1], 0, 8, 2, 10, 4, 12, 6, 14);
+    a[i + 1] = __builtin_shufflevector(v[i], v[i + 1], 1, 9, 3, 11, 5, 13, 7, 15);
+  }
+  Eight b[8];
+  for (int i = 0; i < 8; i += 4) {
+    for (int k = 0; k < 2; ++k) {
+      b[i + k] = __builtin_shufflevector(a[i + k], a[i + k + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+      b[i + k + 2] = __builtin_shufflevector(a[i + k], a[i + k + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+  for (int k = 0; k < 4; ++k) {
+    v[k] = __builtin_shufflevector(b[k], b[k + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[k + 4] = __builtin_shufflevector(b[k], b[k + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+void to_rows(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels, float* rows,
+             std::int64_t stride) {
+  std::int64_t first = 0;
+  for (; first + 8 <= count; first += 8) {
+    std::int64_t c = 0;
+    for (; c + 8 <= channels; c += 8) {
+      Eight block[8];
+      for (int i = 0; i < 8; ++i) std::memcpy(&block[i], cells[(first + i) * step] + c, sizeof(Eight));
+      transpose(block);
+      for (int i = 0; i < 8; ++i) std::memcpy(rows + (c + i) * stride + first, &block[i], sizeof(Eight));
+    }
+    for (; c < channels; ++c) {
+      for (int i = 0; i < 8; ++i) rows[c * stride + first + i] = cells[(first + i) * step][c];
+    }
+  }
+  for (; first < count; ++first) {
+    for (std::int64_t c = 0; c < channels; ++c) rows[c * stride + first] = cells[first * step][c];
+  }
+}
+
+void to_cells(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels, float* cells) {
+  std::int64_t first = 0;
+  for (; first + 8 <= count; first += 8) {
+    std::int64_t c = 0;
+    for (; c + 8 <= channels; c += 8) {
+      Eight block[8];
+      for (int i = 0; i < 8; ++i) std::memcpy(&block[i], rows + (c + i) * stride + first, sizeof(Eight));
+      transpose(block);
+      for (int i = 0; i < 8; ++i) std::memcpy(cells + (first + i) * channels + c, &block[i], sizeof(Eight));
+    }
+    for (; c < channels; ++c) {
+      for (int i = 0; i < 8; ++i) cells[(first + i) * channels + c] = rows[c * stride + first + i];
+    }
+  }
+  for (; first < count; ++first) {
+    for (std::int64_t c = 0; c < channels; ++c) cells[first * channels + c] = rows[c * stride + first];
+  }
+}
+
 #include "kernels/winograd.hpp"
 
 }  // namespace
@@ -384,6 +445,8 @@ const Kernels ATHERIA_KERNELS = {
     .moments = moments,
     .max_of_pairs = max_of_pairs,
     .zip = zip,
+    .to_rows = to_rows,
+    .to_cells = to_cells,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,
 };
