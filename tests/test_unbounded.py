@@ -1,0 +1,182 @@
+"""Unbounded universes: dense = unbounded while matter stays away from the edge; memory follows matter."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from atheria_core import Engine
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atheria import laws
+from atheria.config import PhysicsConfig
+
+from .conftest import plain_torchscript
+
+PHYSICS = PhysicsConfig(gamma=0.05, epsilon=0.0, normalise="none", fire_rate=1.0, boundary="torus")
+LOCAL = {
+    "mlp": {"name": "mlp", "d_state": 4, "hidden_channels": 8, "bias": False},
+    "deep_qca": {"name": "deep_qca", "d_state": 3, "hidden_channels": 16, "bias": False},
+    "nca": {"name": "nca", "d_state": 4, "hidden_channels": 8, "bias": False},
+    "quantum_walk": {"name": "quantum_walk", "d_state": 4},
+    "unet pixel": {"name": "unet", "d_state": 2, "hidden_channels": 4, "norm": "pixel", "bias": False},
+}
+RADIUS = {"mlp": 0, "unet pixel": 31}
+SEED = 2**63 + 7
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A law of each kind that moves matter about."""
+    folder = tmp_path_factory.mktemp("laws")
+    return {name: written(name, folder) for name in LOCAL}
+
+
+def written(name: str, folder: Path) -> Path:
+    torch.manual_seed(1)
+    law = laws.build(LOCAL[name], "torus")
+    if name != "quantum_walk":
+        weights = [p for p in law.parameters() if p.requires_grad and p.dim() == 4]
+        torch.nn.init.normal_(weights[-1], std=0.2)
+    law.receptive_radius = RADIUS.get(name, 1)
+    return plain_torchscript(law, folder / f"{name.replace(' ', '_')}.pt")
+
+
+def make(path: Path, name: str, backend: str, physics: dict) -> Engine:
+    engine = Engine(d_state=LOCAL[name]["d_state"], backend=backend)
+    engine.load_model(path, physics)
+    engine.seed = SEED
+    return engine
+
+
+def particles(rng: np.random.Generator, d_state: int, count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct cells of a square, and their amplitudes."""
+    flat = rng.choice(side * side, count, replace=False)
+    where = np.stack([flat % side, flat // side], 1).astype(np.int64)
+    amplitudes = rng.standard_normal((count, d_state)) + 1j * rng.standard_normal((count, d_state))
+    return where, (0.5 * amplitudes).astype(np.complex64)
+
+
+def dense(where: np.ndarray, amplitudes: np.ndarray, margin: int, side: int) -> np.ndarray:
+    """The same matter amid a grid, `margin` cells from its edge."""
+    d_state = amplitudes.shape[1]
+    psi = np.zeros((1, 2 * d_state, side + 2 * margin, side + 2 * margin), np.float32)
+    for (x, y), amplitude in zip(where, amplitudes, strict=True):
+        psi[0, :d_state, y + margin, x + margin] = amplitude.real
+        psi[0, d_state:, y + margin, x + margin] = amplitude.imag
+    return psi
+
+
+@pytest.mark.parametrize("name", LOCAL)
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    epsilon=st.sampled_from([0.0, 0.1]),
+    normalise=st.sampled_from(["none", "cell", "global"]),
+    noise=st.sampled_from(["none", "depolarising", "thermal"]),
+    fire_rate=st.sampled_from([1.0, 0.5]),
+)
+def test_dense_and_unbounded_agree(
+    files: dict[str, Path],
+    name: str,
+    seed: int,
+    epsilon: float,
+    normalise: str,
+    noise: str,
+    fire_rate: float,
+) -> None:
+    physics = {"gamma": 0.05, "epsilon": epsilon, "normalise": normalise, "fire_rate": fire_rate}
+    steps, side = (1, 4) if name == "unet pixel" else (3, 8)
+    radius = RADIUS.get(name, 1)
+    margin = (steps + 1) * radius // 4 * 4 + 4
+    rng = np.random.default_rng(seed)
+    where, amplitudes = particles(rng, LOCAL[name]["d_state"], 3, side)
+    grid = make(files[name], name, "fastest", physics)
+    unbounded = make(files[name], name, "fastest", physics)
+    grid.set_state(dense(where, amplitudes, margin, side))
+    unbounded.set_cells(where + margin, amplitudes)  # randomness depends on the coordinates
+    for engine in (grid, unbounded):
+        engine.seed = SEED
+        engine.set_noise(noise, 0.1 if noise != "none" else 0.0)
+    for _ in range(steps):
+        grid.step_native()
+        unbounded.step_native()
+    expected = grid.state()[0]
+    size = expected.shape[1]
+    got = unbounded.window(0, 0, size, size)
+    scale = max(1.0, np.abs(expected).max())
+    wrong = np.abs(got - expected).max(axis=0) > 1e-5 * scale
+    assert wrong.sum() <= (0 if epsilon == 0 else 1)  # a cell within rounding of the threshold
+    assert unbounded.info()["universe"] == "unbounded"
+
+
+@pytest.mark.parametrize("origin", [(0, 0), (-(2**40) - 3, 2**40 + 5), (2**61 + 1, -(2**61) - 1)])
+def test_places_far_away_are_like_any_other(files: dict[str, Path], origin: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    where, amplitudes = particles(rng, 3, 12, 20)
+    near = make(files["deep_qca"], "deep_qca", "compiled", {"gamma": 0.05})
+    near.set_cells(where, amplitudes)
+    near.step_native(3)
+    far = make(files["deep_qca"], "deep_qca", "compiled", {"gamma": 0.05})
+    far.set_cells(where + np.array(origin), amplitudes)
+    far.step_native(3)
+    np.testing.assert_array_equal(
+        far.window(origin[0] - 4, origin[1] - 4, 30, 30), near.window(-4, -4, 30, 30)
+    )
+
+
+def test_a_snapshot_brings_every_cell_back(files: dict[str, Path]) -> None:
+    rng = np.random.default_rng(5)
+    where, amplitudes = particles(rng, 3, 30, 20)
+    engine = make(files["deep_qca"], "deep_qca", "compiled", {"gamma": 0.05, "fire_rate": 0.5})
+    engine.set_cells(where, amplitudes)
+    engine.set_noise("depolarising", 0.2)
+    engine.step_native(2)
+    kept = engine.snapshot()
+    engine.step_native(3)
+    expected = engine.window(-10, -10, 40, 40)
+    engine.reset("zeros", 0, None)
+    engine.restore(kept)
+    engine.step_native(3)
+    np.testing.assert_array_equal(engine.window(-10, -10, 40, 40), expected)
+
+
+def test_matter_that_dies_leaves_nothing(files: dict[str, Path]) -> None:
+    engine = make(files["mlp"], "mlp", "compiled", {"epsilon": 1e6})
+    rng = np.random.default_rng(6)
+    engine.set_cells(*particles(rng, 4, 30, 100))
+    assert engine.info()["evaluated_cells"] == 30
+    assert engine.step_native() == 0
+    engine.step_native()
+    assert engine.info()["evaluated_cells"] == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"name": "mlp", "d_state": 4, "hidden_channels": 16, "bias": True}, "vacuum"),
+        (
+            {"name": "unet", "d_state": 2, "hidden_channels": 8, "norm": "group", "bias": False},
+            "local|GroupNorm",
+        ),
+    ],
+)
+def test_laws_that_cannot_are_refused(tmp_path: Path, model: dict, message: str) -> None:
+    torch.manual_seed(0)
+    law = laws.build(model, "torus")
+    for parameter in law.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    engine = Engine(d_state=model["d_state"])
+    engine.load_model(plain_torchscript(law, tmp_path / "law.pt"))
+    with pytest.raises(ValueError, match=message):
+        engine.reset("particles", 0, None)
+
+
+def test_state_is_for_grids(exported: Callable, files: dict[str, Path]) -> None:
+    engine = make(files["mlp"], "mlp", "compiled", {})
+    engine.reset("particles", 0, None, count=5, extent=(2**20, 2**20))
+    with pytest.raises((ValueError, RuntimeError), match="cells"):
+        engine.state()
+    assert len(engine.cells()[0]) == 5
