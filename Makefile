@@ -14,7 +14,7 @@ pip := $(bin)/pip --disable-pip-version-check
 constrain := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 # Named after what was asked for, so that another TORCH_ARGS installs another torch.
 torch := $(VENV)/.torch-$(firstword $(shell printf '%s' '$(subst ','\'',$(TORCH_ARGS)) $(CONSTRAINTS)' | cksum))
-sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.cpp engine_cpp/*.hpp)
+sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.?pp engine_cpp/kernels/*.?pp)
 
 .PHONY: train test lint format stubs clean
 
@@ -28,12 +28,12 @@ lint: $(VENV)/.linted
 	$(bin)/ruff format --check
 	$(bin)/ruff check
 	$(bin)/mypy
-	$(bin)/clang-format --dry-run --Werror engine_cpp/*.cpp engine_cpp/*.hpp
+	$(bin)/clang-format --dry-run --Werror engine_cpp/*.?pp engine_cpp/kernels/*.?pp
 
 format: $(VENV)/.linted
 	$(bin)/ruff format
 	$(bin)/ruff check --fix
-	$(bin)/clang-format -i engine_cpp/*.cpp engine_cpp/*.hpp
+	$(bin)/clang-format -i engine_cpp/*.?pp engine_cpp/kernels/*.?pp
 
 # The types of the extension, as mypy reads them; a test compares them with the extension.
 stubs: $(VENV)/.built

@@ -188,7 +188,8 @@ NB_MODULE(_core, m) {
   nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
 
   nb::class_<BoundEngine>(m, "Engine")
-      .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&, const std::string&>(),
+      .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&,
+                    const std::string&>(),
            "d_state"_a = nb::none(), "device"_a = "cpu", "threads"_a = 0, "precision"_a = "fp32",
            "backend"_a = "fastest")
       .def(

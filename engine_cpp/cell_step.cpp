@@ -5,8 +5,8 @@
 #include <atomic>
 #include <memory>
 
-#include "philox.hpp"
 #include "parallel.hpp"
+#include "philox.hpp"
 #include "scattered.hpp"
 
 namespace atheria {

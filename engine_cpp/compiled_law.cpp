@@ -40,8 +40,8 @@ class RegionCells final : public CellKernel {
     const auto places = (2 * radius() + 1) * (2 * radius() + 1);
     for (std::int64_t first = 0; first < n; first += chunk) {
       const auto cells = std::min(chunk, n - first);
-      step_chunk(scratch, neighbours + first * places, fires == nullptr ? nullptr : fires + first, cells, physics,
-                 next + first * channels_);
+      step_chunk(scratch, neighbours + first * places, fires == nullptr ? nullptr : fires + first, cells,
+                 physics, next + first * channels_);
     }
   }
 
@@ -85,8 +85,8 @@ class RegionCells final : public CellKernel {
     }
   };
 
-  void step_chunk(Scratch& scratch, const float* const* neighbours, const std::uint8_t* fires, std::int64_t cells,
-                  const Physics& physics, float* next) const {
+  void step_chunk(Scratch& scratch, const float* const* neighbours, const std::uint8_t* fires,
+                  std::int64_t cells, const Physics& physics, float* next) const {
     const auto chunk = plan_.last().chunk();
     const auto places = (2 * radius() + 1) * (2 * radius() + 1);
     for (std::int64_t place = 0; place < places; ++place) {
@@ -95,10 +95,11 @@ class RegionCells final : public CellKernel {
     }
     scratch.run->run_scattered(scratch.sources.data(), cells);
     if (fires != nullptr) std::copy(fires, fires + cells, scratch.fires.get());
-    kernels().advance({scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
-                       static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
-                       physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
-                      cells);
+    kernels().advance(
+        {scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
+         static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
+         physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
+        cells);
     kernels().to_cells(scratch.out.get(), chunk, cells, channels_, next);
   }
 
@@ -135,8 +136,9 @@ class CompiledLaw final : public Law {
     auto output = empty_outputs(psi, memory);
     at::Tensor fires;
     if (physics.fire_rate < 1) fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-    const auto tallies = run(psi, memory, output.delta, output.memory,
-                              {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
+    const auto tallies =
+        run(psi, memory, output.delta, output.memory,
+            {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
     Tally sum;
     for (const auto& tally : tallies) sum += tally;
@@ -158,8 +160,8 @@ class CompiledLaw final : public Law {
 
   void set_why(double error) {
     why_ = "lowered to " + std::to_string(plan_.program().instructions.size()) + " instructions for " +
-           kernels().name + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") + "; differs from libtorch by " +
-           short_number(error) + " of the largest number, or of 1";
+           kernels().name + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
+           "; differs from libtorch by " + short_number(error) + " of the largest number, or of 1";
   }
 
   // Largest difference to libtorch on random fields, relative to the largest number or to 1.
@@ -199,7 +201,8 @@ class CompiledLaw final : public Law {
   // Memory of a state that nobody holds any more is used again: fresh pages cost more than a step.
   at::Tensor spare(at::IntArrayRef sizes) {
     for (auto& tensor : spares_) {
-      if (tensor.sizes() == sizes && tensor.use_count() == 1 && tensor.storage().use_count() == 1) return tensor;
+      if (tensor.sizes() == sizes && tensor.use_count() == 1 && tensor.storage().use_count() == 1)
+        return tensor;
     }
     std::erase_if(spares_, [&](const at::Tensor& t) { return t.sizes() != sizes && t.use_count() == 1; });
     if (spares_.size() >= 8) spares_.erase(spares_.begin());
@@ -211,7 +214,7 @@ class CompiledLaw final : public Law {
   }
 
   std::vector<Tally> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
-                          const at::Tensor& next_memory, const Finish& finish) {
+                         const at::Tensor& next_memory, const Finish& finish) {
     const auto remembered = memory.defined() ? memory.contiguous() : memory;
     return plan_.run(psi.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
                      out.data_ptr<float>(), next_memory.defined() ? next_memory.data_ptr<float>() : nullptr,

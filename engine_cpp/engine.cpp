@@ -58,7 +58,8 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
   require(threads >= 0 && threads <= most_threads, "`threads` must be 0 (libtorch's number) to " +
                                                        std::to_string(most_threads) + ", got " +
                                                        std::to_string(threads));
-  require(precision == "fp32" || precision == "bf16", "`precision` must be fp32 or bf16, got '" + precision + "'");
+  require(precision == "fp32" || precision == "bf16",
+          "`precision` must be fp32 or bf16, got '" + precision + "'");
   require(precision == "fp32" || kernels().multiply_pairs != nullptr,
           "`precision` bf16 needs a CPU with AVX512_BF16; this one has " + std::string(kernels().name));
   if (threads > 0) at::set_num_threads(threads);

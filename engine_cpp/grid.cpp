@@ -79,7 +79,9 @@ bool Grid::is_same_state(const Universe& other) const {
   return at::equal(psi_, grid.psi_) && (!memory_.defined() || at::equal(memory_, grid.memory_));
 }
 
-std::int64_t Grid::occupied_cells() const { return occupied_ ? *occupied_ : occupied(psi_).sum().item<std::int64_t>(); }
+std::int64_t Grid::occupied_cells() const {
+  return occupied_ ? *occupied_ : occupied(psi_).sum().item<std::int64_t>();
+}
 
 std::int64_t Grid::evaluated_cells(const Law& /*law*/) const { return shape().universes * shape().cells(); }
 

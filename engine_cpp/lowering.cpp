@@ -81,10 +81,18 @@ std::vector<float> floats(const at::Tensor& tensor) {
 }
 
 std::map<std::string, Function> functions_by_name() {
-  return {{"relu", Function::relu},   {"tanh", Function::tanh},     {"sigmoid", Function::sigmoid},
-          {"silu", Function::silu},   {"exp", Function::exp},       {"sin", Function::sin},
-          {"cos", Function::cos},     {"sqrt", Function::sqrt},     {"rsqrt", Function::rsqrt},
-          {"abs", Function::abs},     {"square", Function::square}, {"neg", Function::negate},
+  return {{"relu", Function::relu},
+          {"tanh", Function::tanh},
+          {"sigmoid", Function::sigmoid},
+          {"silu", Function::silu},
+          {"exp", Function::exp},
+          {"sin", Function::sin},
+          {"cos", Function::cos},
+          {"sqrt", Function::sqrt},
+          {"rsqrt", Function::rsqrt},
+          {"abs", Function::abs},
+          {"square", Function::square},
+          {"neg", Function::negate},
           {"reciprocal", Function::reciprocal}};
 }
 
@@ -175,7 +183,8 @@ class Interpreter {
 
   Value argument(const at::Tensor& example) {
     std::int64_t level = 0;
-    while (level < 8 && ((height_ >> level) != example.size(2) || (width_ >> level) != example.size(3))) ++level;
+    while (level < 8 && ((height_ >> level) != example.size(2) || (width_ >> level) != example.size(3)))
+      ++level;
     require(example.dim() == 4 && example.size(0) == batch_ && (example.size(2) << level) == height_ &&
                 (example.size(3) << level) == width_,
             "the memory is not a field at a power of two of the grid");
@@ -442,7 +451,8 @@ class Interpreter {
         additive && has(node, 2) ? static_cast<float>(constant(node, 2).toScalar().toDouble()) : 1.0F;
     require(factor == 1.0F || !reversed, describe(node) + " with `alpha`");
     if (first.is_field() && second.is_field()) {
-      require(first.field().is_whole() && second.field().is_whole(), describe(node) + " of a padded or cut field");
+      require(first.field().is_whole() && second.field().is_whole(),
+              describe(node) + " of a padded or cut field");
       auto right = second.field();
       if (factor != 1.0F) {
         right = affine(right, std::vector<float>(at(right.channels()), factor),
@@ -516,7 +526,8 @@ class Interpreter {
 
   Field convolved(const Node& node, const Field& x, const at::Tensor& weight, const at::IValue& bias,
                   std::int64_t padding, std::int64_t dilation, std::int64_t groups) {
-    require(weight.dim() == 4 && weight.size(2) == weight.size(3), describe(node) + " with a kernel that is no square");
+    require(weight.dim() == 4 && weight.size(2) == weight.size(3),
+            describe(node) + " with a kernel that is no square");
     const auto kernel = weight.size(2);
     require(kernel % 2 == 1 && kernel <= 7, describe(node) + " with an even kernel or one beyond 7x7");
     require(x.extent.axis == 0 && x.dims.size() == 1, describe(node) + " of a cut field");
@@ -600,8 +611,8 @@ class Interpreter {
       require(stride == 1, describe(node) + " with a stride");
       return set(node, convolved(node, field(node), weight, bias, padding, dilation, groups));
     }
-    require(stride == 2 && weight.size(2) == 2 && weight.size(3) == 2 && padding == 0 && groups == 1 && dilation == 1 &&
-                same_for_both(node, integers(node, 5)) == 0,
+    require(stride == 2 && weight.size(2) == 2 && weight.size(3) == 2 && padding == 0 && groups == 1 &&
+                dilation == 1 && same_for_both(node, integers(node, 5)) == 0,
             describe(node) + " other than 2x2 with stride 2");
     const auto& x = whole(node);
     require(x.level > 0, describe(node) + " beyond the grid's own resolution");
@@ -629,7 +640,8 @@ class Interpreter {
     result.index.clear();
     for (std::int64_t o = 0; o < outer; ++o) {
       for (const auto place : chosen) {
-        for (std::int64_t i = 0; i < inner; ++i) result.index.push_back(x.index[at((o * x.dims[k] + place) * inner + i)]);
+        for (std::int64_t i = 0; i < inner; ++i)
+          result.index.push_back(x.index[at((o * x.dims[k] + place) * inner + i)]);
       }
     }
     if (drop_axis) {
@@ -737,7 +749,8 @@ class Interpreter {
                 axis_of(order.back(), rank) == rank - 1,
             describe(node) + " that moves the axes of the grid");
     auto result = x;
-    for (std::size_t k = 0; k < x.dims.size(); ++k) result.dims[k] = x.dims[at(axis_of(order[k + 1], rank) - 1)];
+    for (std::size_t k = 0; k < x.dims.size(); ++k)
+      result.dims[k] = x.dims[at(axis_of(order[k + 1], rank) - 1)];
     result.index.clear();
     for (std::int64_t i = 0; i < product(result.dims); ++i) {
       Sizes where(x.dims.size());
@@ -885,7 +898,8 @@ class Interpreter {
   }
 
   void take_outputs(const Node& node, const torch::jit::Block& block) {
-    for (std::size_t i = 0; i < node.outputs().size(); ++i) values_[node.outputs()[i]] = value(block.outputs()[i]);
+    for (std::size_t i = 0; i < node.outputs().size(); ++i)
+      values_[node.outputs()[i]] = value(block.outputs()[i]);
   }
 
   void branch(const Node& node) {
@@ -896,7 +910,8 @@ class Interpreter {
   }
 
   void loop(const Node& node) {
-    require(input(node, 0).is_constant() && input(node, 1).is_constant(), "control flow that depends on the field");
+    require(input(node, 0).is_constant() && input(node, 1).is_constant(),
+            "control flow that depends on the field");
     const auto most = integer(node, 0);
     const auto& block = *node.blocks().at(0);
     std::vector<Value> carried;
@@ -950,12 +965,15 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
   std::map<std::string, Rule> rules;
 
   for (const auto& [name, function] : functions_by_name()) {
-    rules["aten::" + name] = [function = function](I& i, const Node& n) { i.set(n, i.function(i.whole(n), function)); };
+    rules["aten::" + name] = [function = function](I& i, const Node& n) {
+      i.set(n, i.function(i.whole(n), function));
+    };
   }
   rules["aten::elu"] = [](I& i, const Node& n) {
     require(i.constant(n, 2).toScalar().toDouble() == 1 && i.constant(n, 3).toScalar().toDouble() == 1,
             "aten::elu with scales");
-    i.set(n, i.function(i.whole(n), Function::elu, static_cast<float>(i.constant(n, 1).toScalar().toDouble())));
+    i.set(n,
+          i.function(i.whole(n), Function::elu, static_cast<float>(i.constant(n, 1).toScalar().toDouble())));
   };
   rules["aten::leaky_relu"] = [](I& i, const Node& n) {
     i.set(n, i.function(i.whole(n), Function::leaky_relu,
@@ -963,7 +981,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
   };
   rules["aten::pow"] = [](I& i, const Node& n) {
     const auto power = i.constant(n, 1).toScalar().toDouble();
-    require(power == 2 || power == 0.5 || power == -0.5 || power == -1, "aten::pow other than 2, 1/2, -1/2, -1");
+    require(power == 2 || power == 0.5 || power == -0.5 || power == -1,
+            "aten::pow other than 2, 1/2, -1/2, -1");
     const auto function = power == 2     ? Function::square
                           : power == 0.5 ? Function::sqrt
                           : power == -1  ? Function::reciprocal
@@ -1002,8 +1021,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     const auto sizes = i.integers(n, 1);
     require(sizes.size() == 4, "aten::pad of other axes than the grid's");
     const auto mode = i.constant(n, 2).toStringRef();
-    const bool zeros = mode == "constant" &&
-                       (!i.has(n, 3) || i.constant(n, 3).isNone() || i.constant(n, 3).toScalar().toDouble() == 0);
+    const bool zeros = mode == "constant" && (!i.has(n, 3) || i.constant(n, 3).isNone() ||
+                                              i.constant(n, 3).toScalar().toDouble() == 0);
     require(mode == "circular" || zeros, "aten::pad in mode " + mode);
     x.padding = same_for_both(n, sizes);
     x.pads_with_zeros = zeros;
@@ -1029,7 +1048,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     require(!i.constant(n, 5).toBool(), "aten::batch_norm in training mode");
     const auto optional = [&](std::size_t k, double otherwise) {
       const auto& given = i.constant(n, k);
-      return given.isNone() ? at::full({x.channels()}, otherwise, at::kDouble) : given.toTensor().to(at::kDouble);
+      return given.isNone() ? at::full({x.channels()}, otherwise, at::kDouble)
+                            : given.toTensor().to(at::kDouble);
     };
     const auto weight = optional(1, 1) / (optional(4, 1) + i.constant(n, 7).toDouble()).sqrt();
     i.set(n, i.affine(x, floats(weight), floats(optional(2, 0) - optional(3, 0) * weight)));
@@ -1132,12 +1152,14 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     i.set(n, i.permuted(n, x, order));
   };
 
-  for (const auto* name : {"aten::contiguous", "aten::detach", "aten::alias", "prim::unchecked_cast", "aten::to"}) {
+  for (const auto* name :
+       {"aten::contiguous", "aten::detach", "aten::alias", "prim::unchecked_cast", "aten::to"}) {
     rules[name] = [](I& i, const Node& n) {
       for (std::size_t k = 1; k < n.inputs().size(); ++k) {
         const auto& given = i.constant(n, k);
         const bool dtype = n.kind() == c10::aten::to && given.isInt() && k == 1;
-        require(!dtype || given.toInt() == static_cast<std::int64_t>(at::kFloat), "aten::to another type than float32");
+        require(!dtype || given.toInt() == static_cast<std::int64_t>(at::kFloat),
+                "aten::to another type than float32");
       }
       i.set(n, i.field(n));
     };
@@ -1168,7 +1190,9 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
   };
   rules["aten::dim"] = [](I& i, const Node& n) { i.set(n, at::IValue(i.field(n).rank())); };
   rules["aten::numel"] = [](I& i, const Node& n) { i.set(n, at::IValue(product(i.shape(i.field(n))))); };
-  rules["prim::dtype"] = [](I& i, const Node& n) { i.set(n, at::IValue(static_cast<std::int64_t>(at::kFloat))); };
+  rules["prim::dtype"] = [](I& i, const Node& n) {
+    i.set(n, at::IValue(static_cast<std::int64_t>(at::kFloat)));
+  };
   rules["prim::device"] = [](I& i, const Node& n) { i.set(n, at::IValue(at::Device(at::kCPU))); };
   rules["aten::__getitem__"] = [](I& i, const Node& n) {
     const auto& parts = i.input(n, 0).list();

@@ -1,5 +1,6 @@
 // Loops over all cores. Unlike OpenMP's, a thread that the system holds up does not hold up the others' work,
-// and waiting threads soon sleep: on a busy machine a step takes its share of the time, not a hundred times it.
+// and waiting threads soon sleep: on a busy machine a step takes its share of the time, not a hundred times
+// it.
 #pragma once
 
 #include <cstdint>

@@ -42,8 +42,8 @@ class RegionBuilder {
       for (const auto& tap : stencil.taps) op.a.push_back(operand(tap.plane, tap.dy, tap.dx));
     }
     const auto external = [](const Operand& x) { return !x.is_local; };
-    op.reads_sources = std::any_of(op.a.begin(), op.a.end(), external) ||
-                       std::any_of(op.b.begin(), op.b.end(), external);
+    op.reads_sources =
+        std::any_of(op.a.begin(), op.a.end(), external) || std::any_of(op.b.begin(), op.b.end(), external);
     if (instruction.op == Op::convolve) {
       const auto block = kernels().block;
       op.weights = pack_weights(instruction.weight, instruction.channels,
@@ -298,8 +298,7 @@ void Plan::divide() {
     region_of[i] = open;
   }
   // The last region ends in delta; what it makes for the memory is stored like any other value.
-  const bool ends_in_region = !order.empty() && order.back() < 0 &&
-                              all[at(members.back()[0])].level == 0;
+  const bool ends_in_region = !order.empty() && order.back() < 0 && all[at(members.back()[0])].level == 0;
   const auto last = ends_in_region ? static_cast<std::int64_t>(members.size()) - 1 : -1;
 
   // Then which values are read from elsewhere.
@@ -327,7 +326,8 @@ void Plan::divide() {
 
   for (const auto entry : order) {
     if (entry >= 0) {
-      steps_.push_back({prepare(program_, entry, precision_, winograd_, count[at(source_of(all[at(entry)]))] == 1), {}});
+      steps_.push_back(
+          {prepare(program_, entry, precision_, winograd_, count[at(source_of(all[at(entry)]))] == 1), {}});
       continue;
     }
     const auto r = -1 - entry;
@@ -352,7 +352,8 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   std::int64_t input = 0;
   for (std::size_t v = 0; v < all.size(); ++v) {
     if (all[v].op != Op::input) continue;
-    if (is_stored_[v]) workspace.value(static_cast<std::int64_t>(v)).fill(inputs[input], all[v].channels, torus);
+    if (is_stored_[v])
+      workspace.value(static_cast<std::int64_t>(v)).fill(inputs[input], all[v].channels, torus);
     ++input;
   }
   const auto place = [&](Plane plane) -> Place {
@@ -378,8 +379,9 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
     if (step.region) {
       sweep(*step.region, {});
     } else {
-      run_spatial(program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v); },
-                  workspace.scratch(), torus, needs_halo_[at(step.spatial->value)]);
+      run_spatial(
+          program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v); },
+          workspace.scratch(), torus, needs_halo_[at(step.spatial->value)]);
     }
   }
   auto to = finish;
@@ -390,14 +392,15 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   for (std::size_t c = 0; c < program_.memory.size(); ++c) {
     const auto plane = program_.memory[c];
     const auto& planes = workspace.value(plane.value);
-    planes.copy_out(plane.channel, universe.next_memory + static_cast<std::int64_t>(c) * planes.layout.height *
-                                                               planes.layout.width);
+    planes.copy_out(plane.channel, universe.next_memory + static_cast<std::int64_t>(c) *
+                                                              planes.layout.height * planes.layout.width);
   }
   return tally;
 }
 
-std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
-                 std::int64_t height, std::int64_t width, const Finish& finish) {
+std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, float* next_memory,
+                             std::int64_t universes, std::int64_t height, std::int64_t width,
+                             const Finish& finish) {
   const auto field_size = static_cast<std::int64_t>(program_.delta.size()) * height * width;
   std::int64_t memory_size = 0;
   if (!program_.memory.empty()) {
@@ -407,11 +410,11 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
   const auto run_universe = [&](std::int64_t b, Workspace& workspace) {
     auto of_universe = finish;
     if (finish.fires != nullptr) of_universe.fires = finish.fires + b * height * width;
-    return run_one(workspace,
-                   {psi + b * field_size, memory == nullptr ? nullptr : memory + b * memory_size,
-                    out + b * field_size, next_memory == nullptr ? nullptr : next_memory + b * memory_size, height,
-                    width},
-                   of_universe);
+    return run_one(
+        workspace,
+        {psi + b * field_size, memory == nullptr ? nullptr : memory + b * memory_size, out + b * field_size,
+         next_memory == nullptr ? nullptr : next_memory + b * memory_size, height, width},
+        of_universe);
   };
   // Many universes: each thread steps its own. Few: the threads share each.
   const auto threads = most_threads();

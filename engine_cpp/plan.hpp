@@ -38,8 +38,9 @@ class Plan {
 
   // Steps `universes` universes of height x width: psi, memory -> out, next_memory. Without physics it
   // writes delta and tallies nothing.
-  std::vector<Tally> run(const float* psi, const float* memory, float* out, float* next_memory, std::int64_t universes,
-             std::int64_t height, std::int64_t width, const Finish& finish);
+  std::vector<Tally> run(const float* psi, const float* memory, float* out, float* next_memory,
+                         std::int64_t universes, std::int64_t height, std::int64_t width,
+                         const Finish& finish);
 
  private:
   struct Universe {
@@ -55,7 +56,7 @@ class Plan {
   Precision precision_;
   bool winograd_;
   std::vector<Step> steps_;
-  Region last_;                 // the region that ends in delta
+  Region last_;                       // the region that ends in delta
   std::vector<Operand> delta_, psi_;  // of the last region
   std::vector<bool> is_stored_, needs_halo_;
   std::vector<std::unique_ptr<Workspace>> workspaces_;

@@ -51,8 +51,8 @@ enum class Op : std::uint8_t {
 
 struct Instruction {
   Op op;
-  std::int64_t level = 0;     // resolution: H / 2^level
-  std::int64_t channels = 0;  // of the result
+  std::int64_t level = 0;       // resolution: H / 2^level
+  std::int64_t channels = 0;    // of the result
   std::vector<Plane> a{}, b{};  // operands, channel by channel
 
   std::int64_t kernel = 1, dilation = 1, groups = 1;  // convolve; groups of group_norm
@@ -61,8 +61,8 @@ struct Instruction {
   std::vector<Stencil> stencils{};
   Function function{};
   Operation operation{};
-  float alpha = 0;    // of a function
-  float epsilon = 0;  // of group_norm
+  float alpha = 0;                           // of a function
+  float epsilon = 0;                         // of group_norm
   Activation activation = Activation::none;  // of what convolve and affine return
   float activation_alpha = 0;
 

@@ -69,9 +69,10 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
   }
   switch (instruction.op) {
     case Op::convolve:
-      return k.multiply({a.data(), static_cast<std::int64_t>(a.size()), op.weights.data(), op.bias.data(), out.data(),
-                         instruction.channels, instruction.activation, instruction.activation_alpha},
-                        0, count);
+      return k.multiply(
+          {a.data(), static_cast<std::int64_t>(a.size()), op.weights.data(), op.bias.data(), out.data(),
+           instruction.channels, instruction.activation, instruction.activation_alpha},
+          0, count);
     case Op::mean: {
       auto& terms = terms_[index];
       for (std::size_t i = 0; i < a.size(); ++i) terms[i] = {a[i], instruction.alpha};
@@ -89,7 +90,8 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
       }
       return;
     case Op::combine:
-      for (std::size_t c = 0; c < out.size(); ++c) k.combine(instruction.operation, a[c], b[c], out[c], count);
+      for (std::size_t c = 0; c < out.size(); ++c)
+        k.combine(instruction.operation, a[c], b[c], out[c], count);
       return;
     default:
       return;

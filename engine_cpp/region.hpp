@@ -20,16 +20,16 @@ struct Operand {
 struct Region {
   struct Operator {
     Instruction instruction;
-    std::vector<Operand> a, b;                 // stencils: all taps, one after the other
-    std::vector<float> weights, bias;          // of a convolution, as the kernels want them
-    std::int64_t first_row = 0;                // of the result
+    std::vector<Operand> a, b;         // stencils: all taps, one after the other
+    std::vector<float> weights, bias;  // of a convolution, as the kernels want them
+    std::int64_t first_row = 0;        // of the result
     bool reads_sources = false;
   };
 
   std::vector<Operator> operators;
   std::vector<Plane> sources;
   std::int64_t level = 0;
-  std::int64_t rows = 0;                       // local ones
+  std::int64_t rows = 0;  // local ones
   std::int64_t reach = 0;
   std::vector<std::pair<Plane, std::int64_t>> stored;  // planes to keep, and their local rows
 
@@ -47,12 +47,14 @@ class RegionRun {
  public:
   explicit RegionRun(const Region& region);
 
-  // Runs `height` rows of `width` cells. cells: each source's, packed row by row, for what reads no neighbours;
-  // neighbours: each source's cell (0, 0) among its neighbours, rows `stride` apart, for what does.
-  void run(const float* const* cells, const float* const* neighbours, std::int64_t stride, std::int64_t height,
-           std::int64_t width);
+  // Runs `height` rows of `width` cells. cells: each source's, packed row by row, for what reads no
+  // neighbours; neighbours: each source's cell (0, 0) among its neighbours, rows `stride` apart, for what
+  // does.
+  void run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
+           std::int64_t height, std::int64_t width);
 
-  // As `run`, of cells that lie apart. places[(dy * side + dx) * sources + source], from -reach on, each packed.
+  // As `run`, of cells that lie apart. places[(dy * side + dx) * sources + source], from -reach on, each
+  // packed.
   void run_scattered(const float* const* places, std::int64_t count);
 
   const float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }

@@ -13,8 +13,8 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t tile = 4;              // outputs of a Winograd tile, a side
-constexpr std::int64_t elements = 36;         // of its transform
+constexpr std::int64_t tile = 4;       // outputs of a Winograd tile, a side
+constexpr std::int64_t elements = 36;  // of its transform
 constexpr std::int64_t widest_vector = 16;
 constexpr std::int64_t winograd_channels = 32;  // fewer do not pay for the transforms
 
@@ -51,12 +51,13 @@ std::vector<float> winograd_weights(const Instruction& instruction) {
 }
 
 std::uint32_t pair(float low, float high) {
-  return static_cast<std::uint32_t>(c10::BFloat16(low).x) | static_cast<std::uint32_t>(c10::BFloat16(high).x) << 16;
+  return static_cast<std::uint32_t>(c10::BFloat16(low).x) | static_cast<std::uint32_t>(c10::BFloat16(high).x)
+                                                                << 16;
 }
 
 // Weights (outputs, inputs, taps) as pairs of inputs, packed (outputs / block, pairs * taps, block).
-std::vector<std::uint32_t> pack_pairs(const std::vector<float>& weight, std::int64_t outputs, std::int64_t inputs,
-                                      std::int64_t taps) {
+std::vector<std::uint32_t> pack_pairs(const std::vector<float>& weight, std::int64_t outputs,
+                                      std::int64_t inputs, std::int64_t taps) {
   const auto block = kernels().block;
   const auto depth = (inputs + 1) / 2 * taps;
   std::vector<std::uint32_t> packed(at(rounded_up(outputs, block) * depth), 0);
@@ -78,7 +79,8 @@ std::vector<float> upsampling_matrix(const Instruction& instruction) {
   const auto outputs = 4 * instruction.channels;
   std::vector<float> matrix(at(outputs * inputs));
   for (std::int64_t o = 0; o < outputs; ++o) {
-    for (std::int64_t i = 0; i < inputs; ++i) matrix[at(o * inputs + i)] = instruction.weight[at(i * outputs + o)];
+    for (std::int64_t i = 0; i < inputs; ++i)
+      matrix[at(o * inputs + i)] = instruction.weight[at(i * outputs + o)];
   }
   return matrix;
 }
@@ -144,15 +146,16 @@ class Run {
         const auto run = (count - 1) * layout.stride() + layout.width;
         if (pairs) {
           std::vector<const std::uint32_t*> from;
-          for (std::int64_t c = 0; c < spatial_.depth; ++c) from.push_back(packed + c * layout.size() + first);
-          kernels().multiply_pairs({from.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(), out.data(),
-                                    outputs, Activation::none, 0},
+          for (std::int64_t c = 0; c < spatial_.depth; ++c)
+            from.push_back(packed + c * layout.size() + first);
+          kernels().multiply_pairs({from.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(),
+                                    out.data(), outputs, Activation::none, 0},
                                    0, run);
         } else {
           std::vector<const float*> from;
           for (const float* plane : in_) from.push_back(plane + first);
-          kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(), outputs,
-                              Activation::none, 0},
+          kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(),
+                              outputs, Activation::none, 0},
                              0, run);
         }
         for (std::int64_t r = 0; r < count; ++r) interleave(out, r * layout.stride(), y + r);
@@ -194,7 +197,8 @@ class Run {
     std::vector<std::int64_t> offsets;
     const auto half = instruction_.kernel / 2;
     for (auto y = -half; y <= half; ++y) {
-      for (auto x = -half; x <= half; ++x) offsets.push_back((y * in_layout_.stride() + x) * instruction_.dilation);
+      for (auto x = -half; x <= half; ++x)
+        offsets.push_back((y * in_layout_.stride() + x) * instruction_.dilation);
     }
     return offsets;
   }
@@ -257,7 +261,8 @@ class Run {
     const auto* const packed = packed_inputs(0);
     std::vector<const std::uint32_t*> rows;
     for (std::int64_t p = 0; p < (static_cast<std::int64_t>(in_.size()) + 1) / 2; ++p) {
-      for (const auto offset : tap_offsets()) rows.push_back(packed + p * in_layout_.size() + in_layout_.first() + offset);
+      for (const auto offset : tap_offsets())
+        rows.push_back(packed + p * in_layout_.size() + in_layout_.first() + offset);
     }
     auto out = firsts();
     multiply(PairProduct{rows.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(), out.data(),
@@ -305,8 +310,8 @@ class Run {
     const auto block = kernels().block;
     parallel_for(inputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows, columns, own(),
-                                 forward + c * stride, inputs * stride, stride);
+        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows,
+                                 columns, own(), forward + c * stride, inputs * stride, stride);
       }
     });
     parallel_for(elements, [&](std::int64_t begin, std::int64_t end) {
@@ -316,9 +321,10 @@ class Run {
       for (auto e = begin; e < end; ++e) {
         for (std::int64_t c = 0; c < inputs; ++c) from[at(c)] = forward + (e * inputs + c) * stride;
         for (std::int64_t c = 0; c < outputs; ++c) to[at(c)] = products + (e * outputs + c) * stride;
-        kernels().multiply({from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
-                            no_bias.data(), to.data(), outputs, Activation::none, 0},
-                           0, rounded_up(rows * columns, widest_vector));
+        kernels().multiply(
+            {from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
+             no_bias.data(), to.data(), outputs, Activation::none, 0},
+            0, rounded_up(rows * columns, widest_vector));
       }
     });
     parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {
@@ -414,8 +420,8 @@ Spatial prepare(const Program& program, std::int64_t value, Precision precision,
     }
     result.weights = pack_weights(matrix, outputs, inputs * taps, kernels().block);
     result.depth = inputs * taps;
-    if (winograd && !up && instruction.kernel == 3 && instruction.dilation == 1 && inputs >= winograd_channels &&
-        outputs >= winograd_channels) {
+    if (winograd && !up && instruction.kernel == 3 && instruction.dilation == 1 &&
+        inputs >= winograd_channels && outputs >= winograd_channels) {
       result.winograd = winograd_weights(instruction);
     }
   }
@@ -432,8 +438,8 @@ Spatial prepare(const Program& program, std::int64_t value, Precision precision,
 }
 
 void run_spatial(const Program& program, const Spatial& spatial,
-                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch, bool torus,
-                 bool needs_halo) {
+                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch,
+                 bool torus, bool needs_halo) {
   const auto& instruction = program.instructions[at(spatial.value)];
   Run run(instruction, spatial, planes_of(spatial.value), planes_of, scratch, torus, needs_halo);
   switch (instruction.op) {

@@ -14,11 +14,11 @@ enum class Precision : std::uint8_t { fp32, bf16 };
 
 // An instruction with its weights as the kernels want them.
 struct Spatial {
-  std::int64_t value;        // its place in the program
-  bool in_place = false;     // a group norm that alone reads its operand
-  std::int64_t depth = 0;    // inputs of the product, or pairs of them
+  std::int64_t value;      // its place in the program
+  bool in_place = false;   // a group norm that alone reads its operand
+  std::int64_t depth = 0;  // inputs of the product, or pairs of them
   std::vector<float> weights{}, bias{};
-  std::vector<float> winograd{};     // transformed weights, empty where the sum is computed directly
+  std::vector<float> winograd{};       // transformed weights, empty where the sum is computed directly
   std::vector<std::uint32_t> pairs{};  // weights in bfloat16, empty where they are not used
 };
 
@@ -37,7 +37,7 @@ Spatial prepare(const Program& program, std::int64_t value, Precision precision,
                 bool alone_reads_its_operand);
 
 void run_spatial(const Program& program, const Spatial& spatial,
-                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch, bool torus,
-                 bool needs_halo);
+                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch,
+                 bool torus, bool needs_halo);
 
 }  // namespace atheria

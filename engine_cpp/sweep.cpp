@@ -93,7 +93,8 @@ class Worker {
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
         const float* const row = runner_.row(target.row) + y * chunk.width;
-        std::copy(row, row + chunk.width, target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
+        std::copy(row, row + chunk.width,
+                  target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
       }
     }
     if (finish_.out != nullptr) finish(chunk);
@@ -198,7 +199,8 @@ class Worker {
 };
 
 bool all_have_halo(const std::vector<Place>& sources, bool wanted) {
-  return std::all_of(sources.begin(), sources.end(), [&](const Place& place) { return place.has_halo == wanted; });
+  return std::all_of(sources.begin(), sources.end(),
+                     [&](const Place& place) { return place.has_halo == wanted; });
 }
 
 }  // namespace
@@ -207,13 +209,15 @@ Tally run_region(const Region& region, const std::vector<Place>& sources, const 
                  const Layout& grid, bool torus, const Finish& finish,
                  const std::function<RegionRun&(std::size_t thread)>& runner) {
   const auto capacity = region.chunk();
-  std::vector<std::unique_ptr<Worker>> workers(at(most_threads()));  // one for each thread, made where it runs
+  std::vector<std::unique_ptr<Worker>> workers(
+      at(most_threads()));  // one for each thread, made where it runs
   const auto in_parallel = [&](std::int64_t count, const auto& work) {
     parallel_for(count, [&](std::int64_t begin, std::int64_t end) {
       const auto thread = at(thread_index());
       auto& worker = workers.at(thread);
       if (!worker) {
-        worker = std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), capacity);
+        worker =
+            std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), capacity);
       }
       for (auto i = begin; i < end; ++i) work(*worker, i);
     });

@@ -41,7 +41,7 @@ struct Finish {
 };
 
 Tally run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
-                  const Layout& grid, bool torus, const Finish& finish,
-                  const std::function<RegionRun&(std::size_t thread)>& runner);
+                 const Layout& grid, bool torus, const Finish& finish,
+                 const std::function<RegionRun&(std::size_t thread)>& runner);
 
 }  // namespace atheria

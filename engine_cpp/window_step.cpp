@@ -9,8 +9,8 @@
 #include <numeric>
 #include <tuple>
 
-#include "philox.hpp"
 #include "parallel.hpp"
+#include "philox.hpp"
 #include "scattered.hpp"
 
 namespace atheria {

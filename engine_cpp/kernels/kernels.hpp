@@ -62,10 +62,10 @@ struct Advance {
   const float* const* delta;
   float* const* out;
   std::int64_t channels;
-  float keep;             // 1 - gamma
-  float epsilon;          // 0: no threshold
-  bool normalise;         // each cell
-  const float* fires;     // 1 where a cell updates, else 0; null where all do
+  float keep;          // 1 - gamma
+  float epsilon;       // 0: no threshold
+  bool normalise;      // each cell
+  const float* fires;  // 1 where a cell updates, else 0; null where all do
 };
 
 struct Moments {
@@ -92,13 +92,14 @@ struct Kernels {
   void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
               std::int64_t width, std::int64_t stride);
   Tally (*advance)(const Advance& step, std::int64_t cells);
-  Moments (*moments)(const float* row, std::int64_t cells, float origin);          // about the origin
+  Moments (*moments)(const float* row, std::int64_t cells, float origin);  // about the origin
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
   // Cells' numbers, one cell after the other, to rows of cells and back: cells[i * step] has cell i.
   void (*to_rows)(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels,
                   float* rows, std::int64_t stride);
-  void (*to_cells)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels, float* cells);
+  void (*to_cells)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
+                   float* cells);
   // See winograd.hpp. Rows of `stride` floats in the scratch, a multiple of 16.
   void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
                          std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,

@@ -126,8 +126,10 @@ void multiply(const typename Kind::Task& task, std::int64_t first, std::int64_t 
 // Rounds two rows to bfloat16 and interleaves them, the even one in the lower halves.
 void pack_pairs(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells) {
   for (std::int64_t i = 0; i < cells; i += lanes) {
-    const auto low = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(even + i, cells - i))));
-    const auto high = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(odd + i, cells - i))));
+    const auto low =
+        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(even + i, cells - i))));
+    const auto high =
+        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(odd + i, cells - i))));
     const auto pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
     store(reinterpret_cast<float*>(out) + i, reinterpret_cast<Vector>(pair), cells - i);
   }
@@ -332,7 +334,9 @@ Moments moments(const float* row, std::int64_t cells, float origin) {
   return result;
 }
 
-inline Vector load_some(const float* from, std::int64_t count) { return count <= 0 ? Vector{} : load(from, count); }
+inline Vector load_some(const float* from, std::int64_t count) {
+  return count <= 0 ? Vector{} : load(from, count);
+}
 
 inline void store_some(float* to, Vector v, std::int64_t count) {
   if (count > 0) store(to, v, count);
@@ -345,7 +349,8 @@ void max_of_pairs(const float* upper, const float* lower, float* out, std::int64
   for (std::int64_t i = 0; i < cells; i += lanes) {
     const auto left = 2 * (cells - i);
     const Vector a = pick(load_some(upper + 2 * i, left), load_some(lower + 2 * i, left));
-    const Vector b = pick(load_some(upper + 2 * i + lanes, left - lanes), load_some(lower + 2 * i + lanes, left - lanes));
+    const Vector b =
+        pick(load_some(upper + 2 * i + lanes, left - lanes), load_some(lower + 2 * i + lanes, left - lanes));
     store(out + i, pick(evens(a, b), odds(a, b)), cells - i);
   }
 }
@@ -382,8 +387,8 @@ inline void transpose(Eight (&v)[8]) {
   }
 }
 
-void to_rows(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels, float* rows,
-             std::int64_t stride) {
+void to_rows(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels,
+             float* rows, std::int64_t stride) {
   std::int64_t first = 0;
   for (; first + 8 <= count; first += 8) {
     std::int64_t c = 0;
@@ -402,7 +407,8 @@ void to_rows(const float* const* cells, std::int64_t step, std::int64_t count, s
   }
 }
 
-void to_cells(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels, float* cells) {
+void to_cells(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
+              float* cells) {
   std::int64_t first = 0;
   for (; first + 8 <= count; first += 8) {
     std::int64_t c = 0;

@@ -76,11 +76,22 @@ constexpr float rounder = 12582912.0F;  // 1.5 * 2^23
 // 2^t, t = j/16 + f: the table holds 2^(j/16), less what the shift of the integer adds to its fraction.
 inline Vector exp_bounded(Vector x) {
   constexpr float log2e = 1.44269504F;
-  alignas(64) constexpr std::int32_t table[16] = {
-      0x3F800000,           0x3F85AAC3 - 0x080000,  0x3F8B95C2 - 0x100000, 0x3F91C3D3 - 0x180000,
-      0x3F9837F0 - 0x200000, 0x3F9EF532 - 0x280000, 0x3FA5FED7 - 0x300000, 0x3FAD583F - 0x380000,
-      0x3FB504F3 - 0x400000, 0x3FBD08A4 - 0x480000, 0x3FC5672A - 0x500000, 0x3FCE248C - 0x580000,
-      0x3FD744FD - 0x600000, 0x3FE0CCDF - 0x680000, 0x3FEAC0C7 - 0x700000, 0x3FF5257D - 0x780000};
+  alignas(64) constexpr std::int32_t table[16] = {0x3F800000,
+                                                  0x3F85AAC3 - 0x080000,
+                                                  0x3F8B95C2 - 0x100000,
+                                                  0x3F91C3D3 - 0x180000,
+                                                  0x3F9837F0 - 0x200000,
+                                                  0x3F9EF532 - 0x280000,
+                                                  0x3FA5FED7 - 0x300000,
+                                                  0x3FAD583F - 0x380000,
+                                                  0x3FB504F3 - 0x400000,
+                                                  0x3FBD08A4 - 0x480000,
+                                                  0x3FC5672A - 0x500000,
+                                                  0x3FCE248C - 0x580000,
+                                                  0x3FD744FD - 0x600000,
+                                                  0x3FE0CCDF - 0x680000,
+                                                  0x3FEAC0C7 - 0x700000,
+                                                  0x3FF5257D - 0x780000};
   const Vector bounded = larger(x, splat(-87.0F));
   const Vector shifted = bounded * (16 * log2e) + rounder;
   const Vector f = bounded * (16 * log2e) - (shifted - rounder);
@@ -140,8 +151,7 @@ inline Vector sine(Vector x, int quarter) {
   r = r - n * 7.549789954891882e-8F;
   const Vector s = r * r;
   const Vector sin_r = r + r * s * (-1.6666655e-1F + s * (8.3321609e-3F + s * -1.9515296e-4F));
-  const Vector cos_r =
-      1.0F - 0.5F * s + s * s * (4.1666646e-2F + s * (-1.3887316e-3F + s * 2.4433157e-5F));
+  const Vector cos_r = 1.0F - 0.5F * s + s * s * (4.1666646e-2F + s * (-1.3887316e-3F + s * 2.4433157e-5F));
   const Integers turn = (bits(shifted) & 0x3FFFFF) + quarter;
   const Vector value = from_bits((turn & 1) != 0 ? bits(cos_r) : bits(sin_r));
   return from_bits(bits(value) ^ ((turn & 2) << 30));
@@ -172,7 +182,9 @@ inline Vector zip_second(Vector a, Vector b) {
   return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 #elif defined(__AVX2__)
-inline Vector zip_first(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+inline Vector zip_first(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+}
 inline Vector zip_second(Vector a, Vector b) {
   return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
 }
