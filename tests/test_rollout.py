@@ -100,7 +100,7 @@ def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.Capt
     for option in ("physics.gamma=0.5", "noise=phase_flip", "initial_state=gaussian", "seed=1"):
         assert not np.array_equal(rollout([law, "steps=3", option]).psi, plain.psi)
     printed = capsys.readouterr().out
-    assert "torchscript on cpu" in printed
+    assert "compiled on cpu" in printed
     assert "position_entropy" in printed
 
 
