@@ -125,6 +125,17 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
         raise UserError(f"'{file}' has a description that cannot be used: {error}") from None
 
 
+def loading_arguments(description: Description | None, physics: PhysicsConfig) -> dict[str, Any]:
+    """What the extension's ``Engine._load_model`` is given beside the file."""
+    grid = description and (description.training_grid[0], description.training_grid[1])
+    return {
+        "d_state": description and description.d_state,
+        "receptive_radius": description and description.receptive_radius,
+        "training_grid": grid,
+        **asdict(physics),
+    }
+
+
 def as_checkpoint(path: Path) -> dict[str, Any]:
     """An artifact's weights and description, in the keys of a checkpoint.
 
@@ -134,7 +145,7 @@ def as_checkpoint(path: Path) -> dict[str, Any]:
     description = read_description(path)
     if description is None:
         raise UserError(f"'{path}' does not describe itself: its law cannot be built anew")
-    proven.check(path, None, {"d_state": description.d_state, **asdict(description.physics)})
+    proven.check(path, None, loading_arguments(description, description.physics))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         scripted = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]

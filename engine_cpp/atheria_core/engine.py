@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from atheria import proven
-from atheria.artifact import physics_of, read_description
+from atheria.artifact import loading_arguments, physics_of, read_description
 from atheria.config import InitialStateConfig
 
 from ._core import Engine as _Engine
@@ -60,12 +59,7 @@ class Engine(_Engine):
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
         """
         description = read_description(path)
-        arguments = {
-            "d_state": description and description.d_state,
-            "receptive_radius": description and description.receptive_radius,
-            "training_grid": description and (description.training_grid[0], description.training_grid[1]),
-            **asdict(physics_of(description, physics or {})),
-        }
+        arguments = loading_arguments(description, physics_of(description, physics or {}))
         proven.check(path, self._d_state, arguments)
         self._load_model(os.fspath(path), **arguments)
         if description is not None and not self.has_state and description.initial_state.kind != "file":
