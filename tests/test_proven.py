@@ -17,6 +17,7 @@ import torch
 from atheria_core import Engine
 
 from atheria import artifact, proven
+from atheria.artifact import DEFAULT_PHYSICS, loading_arguments
 from atheria.engine import from_run
 from atheria.export import export
 from atheria.jobs.train import TrainedRun
@@ -24,14 +25,7 @@ from atheria.probe import CrashError, Probe
 
 from .conftest import make_law, plain_torchscript
 
-PLAIN = {
-    "d_state": 4,
-    "gamma": 0.0,
-    "epsilon": 0.0,
-    "normalise": "none",
-    "fire_rate": 1.0,
-    "boundary": "torus",
-}
+PLAIN = loading_arguments(None, DEFAULT_PHYSICS) | {"d_state": 4}
 
 
 class Endless(torch.nn.Module):
@@ -108,7 +102,7 @@ def test_a_full_memory_forgets_its_oldest_half(tmp_path: Path, monkeypatch: pyte
         Engine(d_state=4).load_model(path)
     marks = list((tmp_path / "cache/proven").iterdir())
     assert len(marks) == 3
-    proven.check(path, 4, {**PLAIN, "d_state": None})
+    proven.check(path, 4, PLAIN | {"d_state": None})
     assert list((tmp_path / "cache/proven").iterdir()) == marks  # the newest is remembered
 
 
