@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <sstream>
 #include <utility>
 #include <vector>
@@ -149,7 +150,9 @@ class CompiledLaw final : public Law {
     return script_->initial_memory(universes, height, width);
   }
   bool has_memory() const override { return script_->has_memory(); }
-  std::int64_t stride() const override { return script_->stride(); }
+  std::int64_t stride() const override {
+    return std::lcm(script_->stride(), std::int64_t{1} << plan_.program().levels());
+  }
   double vacuum_norm() const override { return script_->vacuum_norm(); }
   std::string backend() const override { return "compiled"; }
   std::string why() const override { return why_; }
@@ -167,11 +170,10 @@ class CompiledLaw final : public Law {
   // Largest difference to libtorch on random fields, relative to the largest number or to 1.
   double error(std::int64_t d_state) {
     double worst = 0;
-    const auto unit = std::max(stride(), std::int64_t{1} << plan_.program().levels());
     auto generator = at::detail::createCPUGenerator(0);
     for (const auto& [universes, rows, columns] : {std::tuple{1, 4, 4}, {2, 3, 5}, {1, 8, 24}}) {
-      const auto psi = at::randn({universes, 2 * d_state, rows * unit, columns * unit}, generator);
-      const auto memory = initial_memory(universes, rows * unit, columns * unit);
+      const auto psi = at::randn({universes, 2 * d_state, rows * stride(), columns * stride()}, generator);
+      const auto memory = initial_memory(universes, rows * stride(), columns * stride());
       const auto remembered = memory.defined() ? at::randn(memory.sizes(), generator) : memory;
       const auto expected = script_->forward(psi, remembered);
       const auto got = forward(psi, remembered);
@@ -194,8 +196,7 @@ class CompiledLaw final : public Law {
   }
 
   bool suits(const at::Tensor& psi) const {
-    const auto unit = std::int64_t{1} << plan_.program().levels();
-    return psi.is_contiguous() && psi.size(2) % unit == 0 && psi.size(3) % unit == 0;
+    return psi.is_contiguous() && psi.size(2) % stride() == 0 && psi.size(3) % stride() == 0;
   }
 
   // Memory of a state that nobody holds any more is used again: fresh pages cost more than a step.

@@ -80,6 +80,11 @@ std::vector<float> floats(const at::Tensor& tensor) {
   return {flat.data_ptr<float>(), flat.data_ptr<float>() + flat.numel()};
 }
 
+std::vector<float> floats(const at::Tensor& tensor, std::int64_t count) {
+  require(tensor.numel() == count, "weights for another number of channels");
+  return floats(tensor);
+}
+
 std::map<std::string, Function> functions_by_name() {
   return {{"relu", Function::relu},
           {"tanh", Function::tanh},
@@ -124,6 +129,9 @@ class Interpreter {
   }
 
  private:
+  static constexpr std::int64_t most_nodes = 100'000;
+  static constexpr std::int64_t furthest_shift = 3;
+
   // ---- values ----
 
   const Value& value(const torch::jit::Value* v) { return values_.at(v); }
@@ -226,6 +234,7 @@ class Interpreter {
       }
     }
     require(all.size() < 4096, "the law has too many operations");
+    require(instruction.channels >= 1, "fields without channels");
     const auto channels = instruction.channels;
     all.push_back(std::move(instruction));
     return planes_of(static_cast<std::int64_t>(all.size()) - 1, channels);
@@ -344,26 +353,30 @@ class Interpreter {
     return planes;
   }
 
+  // A stencil whose result is shifted, where that is one, too: beyond an edge of zeros nothing comes back.
+  static std::optional<Stencil> shifted(Stencil stencil, std::int64_t by, std::int64_t axis, bool torus) {
+    if (!torus && stencil.constant != 0) return {};
+    for (auto& tap : stencil.taps) {
+      auto& offset = axis == 2 ? tap.dy : tap.dx;
+      if (!torus && offset != 0 && (offset > 0) != (by < 0)) return {};
+      offset -= by;
+      if (std::abs(offset) > furthest_shift) return {};
+    }
+    return stencil;
+  }
+
   // out(x) = in(x - by) along an axis.
   Field shifted(const Field& x, std::int64_t by, std::int64_t axis, const std::string& boundary) {
     use_boundary(boundary);
+    require(by >= -furthest_shift && by <= furthest_shift, "a shift by more than 3 cells");
+    const bool torus = boundary == "torus";
     std::vector<Stencil> stencils;
     for (const auto& plane : x.planes()) {
-      Stencil stencil;
-      if (const auto* made = made_by(plane, Op::stencil)) {
-        stencil = made->stencils[at(plane.channel)];
-      } else if (plane.value >= 0) {
-        stencil.taps.push_back({plane, 0, 0, 1.0F});
-      }
-      for (auto& tap : stencil.taps) {
-        auto& offset = axis == 2 ? tap.dy : tap.dx;
-        // Beyond an edge of zeros nothing comes back.
-        require(boundary == "torus" || offset == 0 || (offset > 0) == (by < 0), "a shift back from an edge");
-        offset -= by;
-        require(std::abs(offset) <= 3, "a shift by more than 3 cells");
-      }
-      require(boundary == "torus" || stencil.constant == 0, "a shifted constant");
-      stencils.push_back(std::move(stencil));
+      Stencil itself;
+      if (plane.value >= 0) itself.taps.push_back({plane, 0, 0, 1.0F});
+      const auto* const made = made_by(plane, Op::stencil);
+      auto whole = made ? shifted(made->stencils[at(plane.channel)], by, axis, torus) : std::nullopt;
+      stencils.push_back(whole ? *std::move(whole) : *shifted(itself, by, axis, torus));
     }
     return result_like(x, emit_stencils(std::move(stencils), x.level));
   }
@@ -377,6 +390,8 @@ class Interpreter {
     }
     require(value.isTensor(), describe(node) + " of a field and " + value.tagKind());
     auto tensor = value.toTensor();
+    require(tensor.dim() == 0 || at::promote_types(tensor.scalar_type(), at::kFloat) == at::kFloat,
+            describe(node) + " of a field and a constant of another type than float32");
     if (tensor.numel() == 1) tensor = tensor.reshape({});
     const auto shape = this->shape(like);
     require(tensor.dim() <= static_cast<std::int64_t>(shape.size()), describe(node) + " that adds an axis");
@@ -529,6 +544,7 @@ class Interpreter {
     require(weight.dim() == 4 && weight.size(2) == weight.size(3),
             describe(node) + " with a kernel that is no square");
     const auto kernel = weight.size(2);
+    require(dilation >= 1 && dilation <= 8, describe(node) + " with a dilation beyond 8");
     require(kernel % 2 == 1 && kernel <= 7, describe(node) + " with an even kernel or one beyond 7x7");
     require(x.extent.axis == 0 && x.dims.size() == 1, describe(node) + " of a cut field");
     const auto margin = kernel / 2 * dilation;
@@ -542,7 +558,7 @@ class Interpreter {
             describe(node) + " with other channels than its weights");
     const auto weights = floats(weight);
     std::vector<float> biases;
-    if (!bias.isNone()) biases = floats(bias.toTensor());
+    if (!bias.isNone()) biases = floats(bias.toTensor(), channels_out);
     const auto planes = x.planes();
     if (groups > 1 && weight.size(1) == 1) {
       return depthwise(planes, weights, biases, kernel, dilation, channels_out / groups, x.level);
@@ -622,13 +638,16 @@ class Interpreter {
     instruction.a = x.planes();
     require_no_zeros(node, instruction.a);
     instruction.weight = floats(weight);
-    if (!bias.isNone()) instruction.bias = floats(bias.toTensor());
+    if (!bias.isNone()) instruction.bias = floats(bias.toTensor(), instruction.channels);
     set(node, owned(emit(std::move(instruction)), {weight.size(1)}, x.level - 1));
   }
 
   // ---- shapes ----
 
-  static std::int64_t axis_of(std::int64_t axis, std::int64_t rank) { return axis < 0 ? axis + rank : axis; }
+  static std::int64_t axis_of(std::int64_t axis, std::int64_t rank) {
+    require(axis >= -rank && axis < rank, "an axis that the field does not have");
+    return axis < 0 ? axis + rank : axis;
+  }
 
   // The part of a field at `chosen` places along a channel axis.
   static Field taken(const Field& x, std::int64_t axis, const Sizes& chosen, bool drop_axis = false) {
@@ -638,6 +657,7 @@ class Interpreter {
     const auto outer = product(x.dims) / std::max<std::int64_t>(1, inner * x.dims[k]);
     auto result = x;
     result.index.clear();
+    for (const auto place : chosen) require(place >= 0 && place < x.dims[k], "channels beyond the field's");
     for (std::int64_t o = 0; o < outer; ++o) {
       for (const auto place : chosen) {
         for (std::int64_t i = 0; i < inner; ++i)
@@ -658,7 +678,7 @@ class Interpreter {
     first = std::clamp<std::int64_t>(first < 0 ? first + size : first, 0, size);
     end = std::clamp<std::int64_t>(end < 0 ? end + size : end, first, size);
     if (first == 0 && end == size && step == 1) return x;
-    require(axis > 0, describe(node) + " of some universes");
+    require(axis > 0 && step >= 1, describe(node) + " of some universes");
     if (axis < x.rank() - 2) {
       Sizes chosen;
       for (auto i = first; i < end; i += step) chosen.push_back(i);
@@ -681,12 +701,14 @@ class Interpreter {
     for (std::size_t i = k + 1; i < dims.size(); ++i) inner *= dims[i];
     std::int64_t outer = 1;
     for (std::size_t i = 0; i < k; ++i) outer *= dims[i];
-    dims[k] = 0;
+    std::int64_t joined = 0;
     for (const auto& part : parts) {
-      require(part.is_whole() && part.level == parts[0].level && part.dims.size() == dims.size(),
+      dims[k] = part.dims.at(k);
+      require(part.is_whole() && part.level == parts[0].level && part.dims == dims,
               describe(node) + " of fields of different sizes");
-      dims[k] += part.dims[k];
+      joined += part.dims[k];
     }
+    dims[k] = joined;
     Planes planes;
     for (std::int64_t o = 0; o < outer; ++o) {
       for (const auto& part : parts) {
@@ -727,8 +749,10 @@ class Interpreter {
 
   Field reshaped(const Node& node, const Field& x, Sizes shape) {
     require(x.is_whole(), describe(node) + " of a padded or cut field");
-    const auto before = this->shape(x);
-    const auto whole = product(before);
+    const auto whole = product(this->shape(x));
+    const auto is_size = [](std::int64_t size) { return size >= -1 && size < std::int64_t{1} << 16; };
+    require(shape.size() <= 8 && std::all_of(shape.begin(), shape.end(), is_size),
+            describe(node) + " to no shape");
     std::int64_t known = 1;
     for (const auto size : shape) known *= size == -1 ? 1 : size;
     for (auto& size : shape) {
@@ -745,8 +769,8 @@ class Interpreter {
 
   Field permuted(const Node& node, const Field& x, const Sizes& order) {
     const auto rank = x.rank();
-    require(axis_of(order.front(), rank) == 0 && axis_of(order[order.size() - 2], rank) == rank - 2 &&
-                axis_of(order.back(), rank) == rank - 1,
+    require(static_cast<std::int64_t>(order.size()) == rank && axis_of(order.front(), rank) == 0 &&
+                axis_of(order[order.size() - 2], rank) == rank - 2 && axis_of(order.back(), rank) == rank - 1,
             describe(node) + " that moves the axes of the grid");
     auto result = x;
     for (std::size_t k = 0; k < x.dims.size(); ++k)
@@ -786,6 +810,7 @@ class Interpreter {
     const auto given = integers(node, 1);
     Sizes sizes = given;
     if (given.size() == 1) {
+      require(given[0] >= 1, describe(node) + " into no parts");
       const auto each = into_number ? (size + given[0] - 1) / given[0] : given[0];
       sizes.clear();
       for (std::int64_t first = 0; first < size; first += each) sizes.push_back(std::min(each, size - first));
@@ -801,6 +826,8 @@ class Interpreter {
     require(axis > 0 && axis < x.rank() - 2, describe(node) + " over the grid");
     const auto count = x.dims[at(axis - 1)];
     const bool keep = constant(node, 2).toBool();
+    require(!has(node, 3) || constant(node, 3).isNone(), describe(node) + " in another type than float32");
+    require(count >= 1, describe(node) + " of no channels");
     std::vector<Field> parts;
     for (std::int64_t i = 0; i < count; ++i) parts.push_back(taken(x, axis, {i}, !keep));
     Planes result;
@@ -831,7 +858,7 @@ class Interpreter {
   }
 
   void run_node(const Node& node) {
-    require(++nodes_run_ < 100'000, "the law has too many operations");
+    require(++nodes_run_ < most_nodes, "the law has too many operations");
     const std::string kind = describe(node);
     if (kind == "prim::Constant") {
       if (node.outputs().at(0)->type()->kind() == c10::TypeKind::FunctionType) return;
@@ -918,6 +945,7 @@ class Interpreter {
     for (std::size_t i = 2; i < node.inputs().size(); ++i) carried.push_back(input(node, i));
     bool goes_on = constant(node, 1).toBool();
     for (std::int64_t turn = 0; turn < most && goes_on; ++turn) {
+      require(++nodes_run_ < most_nodes, "the law has too many operations");
       values_[block.inputs()[0]] = at::IValue(turn);
       for (std::size_t i = 0; i < carried.size(); ++i) values_[block.inputs()[i + 1]] = carried[i];
       run_block(block);
@@ -941,7 +969,8 @@ class Interpreter {
   }
 
   void overwrite(const Node& node, const Field& target, const Field& source) {
-    require(source.is_whole() && source.level == target.level, describe(node) + " of another resolution");
+    require(source.is_whole() && source.level == target.level && source.rank() == target.rank(),
+            describe(node) + " of another size");
     const auto planes = expanded(node, source, target.dims).planes();
     for (std::size_t i = 0; i < planes.size(); ++i) (*target.storage)[at(target.index[i])] = planes[i];
   }
@@ -1025,6 +1054,7 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
                                               i.constant(n, 3).toScalar().toDouble() == 0);
     require(mode == "circular" || zeros, "aten::pad in mode " + mode);
     x.padding = same_for_both(n, sizes);
+    require(x.padding >= 0 && x.padding <= 8, "aten::pad by more than 8 cells");
     x.pads_with_zeros = zeros;
     i.set(n, x);
   };
@@ -1038,8 +1068,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
             "aten::group_norm with groups that do not divide the channels");
     instruction.weight.assign(at(x.channels()), 1.0F);
     instruction.bias.assign(at(x.channels()), 0.0F);
-    if (!i.constant(n, 2).isNone()) instruction.weight = floats(i.constant(n, 2).toTensor());
-    if (!i.constant(n, 3).isNone()) instruction.bias = floats(i.constant(n, 3).toTensor());
+    if (!i.constant(n, 2).isNone()) instruction.weight = floats(i.constant(n, 2).toTensor(), x.channels());
+    if (!i.constant(n, 3).isNone()) instruction.bias = floats(i.constant(n, 3).toTensor(), x.channels());
     instruction.epsilon = static_cast<float>(i.constant(n, 4).toDouble());
     i.set(n, result_like(x, i.emit(std::move(instruction))));
   };
@@ -1052,7 +1082,9 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
                             : given.toTensor().to(at::kDouble);
     };
     const auto weight = optional(1, 1) / (optional(4, 1) + i.constant(n, 7).toDouble()).sqrt();
-    i.set(n, i.affine(x, floats(weight), floats(optional(2, 0) - optional(3, 0) * weight)));
+    require(x.dims.size() == 1, "aten::batch_norm of a field with more axes");
+    i.set(n, i.affine(x, floats(weight, x.channels()),
+                      floats(optional(2, 0) - optional(3, 0) * weight, x.channels())));
   };
   rules["aten::max_pool2d"] = [](I& i, const Node& n) {
     const auto& x = i.whole(n);
@@ -1089,7 +1121,11 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     auto parts = i.fields(n, 0);
     const auto axis = axis_of(i.integer(n, 1), parts.at(0).rank() + 1);
     require(axis > 0 && axis <= parts[0].rank() - 2, "aten::stack along the grid");
-    for (auto& part : parts) part.dims.insert(part.dims.begin() + axis - 1, 1);
+    const auto rank = parts[0].rank();
+    for (auto& part : parts) {
+      require(part.rank() == rank, "aten::stack of fields of different ranks");
+      part.dims.insert(part.dims.begin() + axis - 1, 1);
+    }
     i.set(n, i.joined(n, parts, axis));
   };
   rules["aten::chunk"] = [](I& i, const Node& n) { i.split(n, true); };
@@ -1105,7 +1141,11 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     const auto& x = i.field(n);
     const auto first = i.integer(n, 2);
     require(first >= 0, "aten::narrow from the end");
-    i.set(n, i.sliced(n, x, axis_of(i.integer(n, 1), x.rank()), first, first + i.integer(n, 3), 1));
+    const auto axis = axis_of(i.integer(n, 1), x.rank());
+    const auto size = i.shape(x)[at(axis)];
+    require(first <= size && i.integer(n, 3) >= 0 && i.integer(n, 3) <= size - first,
+            "aten::narrow beyond the field");
+    i.set(n, i.sliced(n, x, axis, first, first + i.integer(n, 3), 1));
   };
   rules["aten::select"] = [](I& i, const Node& n) {
     const auto& x = i.whole(n);
@@ -1132,7 +1172,7 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     const auto& x = i.whole(n);
     const auto first = axis_of(i.integer(n, 1), x.rank());
     const auto last = axis_of(i.integer(n, 2), x.rank());
-    require(first > 0 && last < x.rank() - 2, "aten::flatten of the grid");
+    require(first > 0 && first <= last && last < x.rank() - 2, "aten::flatten of the grid");
     auto result = x;
     std::int64_t size = 1;
     for (auto k = first; k <= last; ++k) size *= x.dims[at(k - 1)];
@@ -1157,7 +1197,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     rules[name] = [](I& i, const Node& n) {
       for (std::size_t k = 1; k < n.inputs().size(); ++k) {
         const auto& given = i.constant(n, k);
-        const bool dtype = n.kind() == c10::aten::to && given.isInt() && k == 1;
+        const bool after_device = k == 2 && i.constant(n, 1).isDevice();
+        const bool dtype = n.kind() == c10::aten::to && given.isInt() && (k == 1 || after_device);
         require(!dtype || given.toInt() == static_cast<std::int64_t>(at::kFloat),
                 "aten::to another type than float32");
       }

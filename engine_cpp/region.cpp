@@ -117,13 +117,15 @@ void RegionRun::run_stencil(std::size_t index, const Locate& locate, std::int64_
 void RegionRun::run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
                     std::int64_t height, std::int64_t width) {
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
-    if (region_.operators[i].instruction.op == Op::stencil) {
+    if (region_.operators[i].instruction.op != Op::stencil) {
+      run_operator(i, cells, height * width);
+    } else if (region_.reach == 0) {
+      run_stencil(i, [&](const Operand& operand) { return cells[operand.row]; }, 1, height * width, 0);
+    } else {
       const auto locate = [&](const Operand& operand) {
         return neighbours[operand.row] + operand.dy * stride + operand.dx;
       };
       run_stencil(i, locate, height, width, stride);
-    } else {
-      run_operator(i, cells, height * width);
     }
   }
 }
