@@ -190,6 +190,7 @@ class Interpreter {
   }
 
   Value argument(const at::Tensor& example) {
+    require(example.scalar_type() == at::kFloat, "a memory of another type than float32");
     std::int64_t level = 0;
     while (level < 8 && ((height_ >> level) != example.size(2) || (width_ >> level) != example.size(3)))
       ++level;

@@ -15,7 +15,16 @@ namespace atheria {
 namespace {
 
 thread_local std::int64_t own_index = 0;
-thread_local bool is_inside = false;
+thread_local std::int64_t threads_of_loop = 0;  // that the calling thread works in; 0 outside
+
+// While a thread works in a loop, loops within it run in one piece.
+class Inside {
+ public:
+  explicit Inside(std::int64_t threads) { threads_of_loop = threads; }
+  ~Inside() { threads_of_loop = 0; }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+};
 
 void pause() {
 #if defined(__x86_64__)
@@ -31,8 +40,8 @@ struct Loop {
   std::mutex mutex;
   std::exception_ptr fault;
 
-  void run() {
-    is_inside = true;
+  void run(std::int64_t threads) {
+    const Inside inside(threads);
     try {
       for (auto first = next.fetch_add(part); first < count; first = next.fetch_add(part)) {
         (*work)(first, std::min(count, first + part));
@@ -42,7 +51,6 @@ struct Loop {
       const std::scoped_lock lock(mutex);
       fault = std::current_exception();
     }
-    is_inside = false;
   }
 };
 
@@ -69,7 +77,7 @@ class Pool {
     loop_.next = 0;
     is_open_ = true;
     announce();
-    loop_.run();
+    loop_.run(threads());
     is_open_ = false;
     while (busy_ > 0) pause();
     if (loop_.fault) std::rethrow_exception(loop_.fault);
@@ -87,7 +95,7 @@ class Pool {
       seen = wait_beyond(seen);
       if (ends_) return;
       ++busy_;
-      if (is_open_) loop_.run();
+      if (is_open_) loop_.run(threads());
       --busy_;
     }
   }
@@ -126,15 +134,18 @@ Threads& threads() {
 
 std::int64_t thread_index() { return own_index; }
 
-std::int64_t most_threads() { return at::get_num_threads(); }
+std::int64_t most_threads() { return threads_of_loop > 0 ? threads_of_loop : at::get_num_threads(); }
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
   if (count <= 0) return;
   const auto wanted = most_threads();
   auto& all = threads();
-  if (count == 1 || wanted == 1 || is_inside) return work(0, count);
+  if (count == 1 || wanted == 1 || threads_of_loop > 0) return work(0, count);
   const std::unique_lock lock(all.mutex, std::try_to_lock);
-  if (!lock) return work(0, count);
+  if (!lock) {
+    const Inside inside(wanted);
+    return work(0, count);
+  }
   if (all.process != getpid()) {
     static_cast<void>(all.pool.release());
     all.process = getpid();

@@ -195,6 +195,13 @@ class Workspace {
         sizes_[planes.data] = size;
       }
     };
+    const auto reserve_stored = [&](const Region& region) {
+      std::int64_t before = -1;
+      for (const auto& [plane, row] : region.stored) {
+        if (plane.value != before) reserve(plane.value);
+        before = plane.value;
+      }
+    };
     const auto release = [&](std::int64_t when) {
       for (std::size_t v = 0; v < values_.size(); ++v) {
         if (last_use[v] == when && values_[v].data != nullptr && !is_alias_[v]) {
@@ -209,11 +216,7 @@ class Workspace {
     for (std::int64_t s = 0; s < count; ++s) {
       const auto& step = steps[at(s)];
       if (step.region) {
-        std::int64_t before = -1;
-        for (const auto& [plane, row] : step.region->stored) {
-          if (plane.value != before) reserve(plane.value);
-          before = plane.value;
-        }
+        reserve_stored(*step.region);
       } else if (step.spatial->in_place) {
         const auto source = program.instructions[at(step.spatial->value)].a[0].value;
         values_[at(step.spatial->value)] = values_[at(source)];
@@ -223,6 +226,7 @@ class Workspace {
       }
       release(s);
     }
+    reserve_stored(last);
   }
 
   bool fits(std::int64_t height, std::int64_t width) const { return height == height_ && width == width_; }
@@ -389,24 +393,31 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   to.delta = &delta_;
   to.out = universe.out;
   const auto tally = sweep(last_, to);
+  const auto size = memory_cells(universe.height, universe.width);
   for (std::size_t c = 0; c < program_.memory.size(); ++c) {
     const auto plane = program_.memory[c];
-    const auto& planes = workspace.value(plane.value);
-    planes.copy_out(plane.channel, universe.next_memory + static_cast<std::int64_t>(c) *
-                                                              planes.layout.height * planes.layout.width);
+    float* const cells = universe.next_memory + static_cast<std::int64_t>(c) * size;
+    if (plane.value < 0) {
+      std::fill(cells, cells + size, 0.0F);
+    } else {
+      workspace.value(plane.value).copy_out(plane.channel, cells);
+    }
   }
   return tally;
+}
+
+// Of one channel of the memory, which is the second input.
+std::int64_t Plan::memory_cells(std::int64_t height, std::int64_t width) const {
+  if (program_.memory.empty()) return 0;
+  const auto level = program_.instructions[1].level;
+  return (height >> level) * (width >> level);
 }
 
 std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, float* next_memory,
                              std::int64_t universes, std::int64_t height, std::int64_t width,
                              const Finish& finish) {
   const auto field_size = static_cast<std::int64_t>(program_.delta.size()) * height * width;
-  std::int64_t memory_size = 0;
-  if (!program_.memory.empty()) {
-    const auto level = program_.instructions[at(program_.memory[0].value)].level;
-    memory_size = static_cast<std::int64_t>(program_.memory.size()) * (height >> level) * (width >> level);
-  }
+  const auto memory_size = static_cast<std::int64_t>(program_.memory.size()) * memory_cells(height, width);
   const auto run_universe = [&](std::int64_t b, Workspace& workspace) {
     auto of_universe = finish;
     if (finish.fires != nullptr) of_universe.fires = finish.fires + b * height * width;

@@ -50,6 +50,7 @@ class Plan {
   };
 
   void divide();
+  std::int64_t memory_cells(std::int64_t height, std::int64_t width) const;
   Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
 
   Program program_;

@@ -348,29 +348,21 @@ class Run {
 
   void normalise(std::int64_t first, std::int64_t each) const {
     const auto& layout = out_.layout;
-    const auto cells = static_cast<double>(layout.height * layout.width);
-    // Moments about each plane's first cell, lest the square of the mean swallow the variance.
     double mean = 0;
     double spread = 0;
     double count = 0;
+    const auto width = static_cast<double>(layout.width);
     for (auto c = first; c < first + each; ++c) {
-      const float* const plane = in_[at(c)] + layout.first();
-      const float origin = plane[0];
-      double sum = 0;
-      double squares = 0;
       for (std::int64_t y = 0; y < layout.height; ++y) {
-        const auto moments = kernels().moments(plane + y * layout.stride(), layout.width, origin);
-        sum += moments.sum;
-        squares += moments.sum_of_squares;
+        const float* const row = in_[at(c)] + layout.first() + y * layout.stride();
+        const auto of_row = kernels().moments(row, layout.width);
+        // Chan, Golub & LeVeque (1983): two sets' moments make those of both.
+        const double difference = of_row.mean - mean;
+        const double both = count + width;
+        spread += of_row.spread + difference * difference * count * width / both;
+        mean += difference * width / both;
+        count = both;
       }
-      // Chan, Golub & LeVeque (1983): two sets' moments make those of both.
-      const double plane_mean = static_cast<double>(origin) + sum / cells;
-      const double plane_spread = squares - sum * sum / cells;
-      const double difference = plane_mean - mean;
-      const double both = count + cells;
-      spread += plane_spread + difference * difference * count * cells / both;
-      mean += difference * cells / both;
-      count = both;
     }
     const double scale = 1 / std::sqrt(spread / count + static_cast<double>(instruction_.epsilon));
     for (auto c = first; c < first + each; ++c) {

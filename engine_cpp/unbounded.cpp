@@ -201,7 +201,9 @@ bool Unbounded::restore_energy() {
     const auto [universe, index] = tiles_[i];
     auto& tiles = next_[universe];
     auto* const numbers = tiles.tile(index);
-    for (std::size_t k = 0; k < tile::cells * tiles.width(); ++k) numbers[k] *= factors[universe];
+    tile::for_each(tiles.cells.mask(index), [&](std::size_t cell) {  // the others stay 0, whatever the factor
+      for (std::size_t c = 0; c < tiles.width(); ++c) numbers[cell * tiles.width() + c] *= factors[universe];
+    });
     return tiles.settle(index);
   });
 }

@@ -1,5 +1,6 @@
 """The compiled backend: random laws, grids and physics; what it cannot compile; threads, universes, bf16."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -20,6 +21,7 @@ from .conftest import plain_torchscript
 from .test_parity import compare
 
 SEED = 2**63 + 99
+HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 luck = st.randoms(use_true_random=False)
 
@@ -159,3 +161,190 @@ def test_a_law_that_decides_runs_by_libtorch_and_says_so(tmp_path: Path) -> None
     assert (engine.state() == -1.5).all()
     with pytest.raises(ValueError, match=r"`backend` .*compiled.*control flow|aten::mean"):
         Engine(d_state=1, backend="compiled").load_model(path, {})
+
+
+def module_of(body: str, **weights: torch.Tensor) -> torch.nn.Module:
+    """A law whose forward() is `body`."""
+    lines = body.strip().splitlines()
+    text = "".join(f"        {line}\n" for line in lines)
+    return random_laws.module(
+        f"class Law(nn.Module):\n    def forward(self, psi: Tensor) -> Tensor:\n{text}", weights
+    )
+
+
+def both(module: torch.nn.Module, folder: Path, physics: dict | None = None) -> tuple[Engine, Engine]:
+    """Engines of 2 components for a law: compiled, and by libtorch."""
+    path = plain_torchscript(module, folder / "law.pt")
+    engines = tuple(Engine(d_state=2, backend=backend) for backend in ("compiled", "torchscript"))
+    for engine in engines:
+        engine.load_model(path, physics or {})
+    return engines  # type: ignore[return-value]
+
+
+GROUPED = "return 0.1 * F.group_norm(F.conv2d(psi, self.w), 1, None, None, 1e-5)"
+
+
+@pytest.mark.parametrize("place", [(0, 0), (5, 5)])
+def test_one_hot_cell_does_not_spoil_the_statistics(tmp_path: Path, place: tuple[int, int]) -> None:
+    psi = np.zeros((1, 4, 256, 256), np.float32)
+    psi[0, :, place[0], place[1]] = 10 * np.array([1, 0.7, -0.3, 0.4])
+    compiled, script = both(module_of(GROUPED, w=torch.randn(4, 4, 1, 1)), tmp_path)
+    states = []
+    for engine in (compiled, script):
+        engine.set_state(psi)
+        engine.step_native()
+        states.append(engine.state())
+    np.testing.assert_allclose(states[0], states[1], atol=1e-5 * np.abs(states[1]).max())
+
+
+@pytest.mark.parametrize(("gamma", "height"), [(0.0, 1e10), (0.95, 2e19)])
+def test_an_explosion_is_no_vacuum(tmp_path: Path, gamma: float, height: float) -> None:
+    psi = np.zeros((1, 4, 8, 8), np.float32)
+    psi[0, 0, 1, 1] = height
+    physics = {"normalise": "global", "gamma": gamma}
+    for engine in both(
+        module_of("return psi * 1e10" if gamma == 0 else "return -psi * 0.0"), tmp_path, physics
+    ):
+        engine.set_state(psi)
+        with pytest.raises(OverflowError, match="stopped being finite"):
+            engine.step_native()
+
+
+def test_without_reference_energy_nothing_is_occupied(tmp_path: Path) -> None:
+    for engine in both(module_of("return psi + 0.3"), tmp_path, {"normalise": "global"}):
+        engine.set_state(np.zeros((1, 4, 8, 8), np.float32))
+        assert engine.step_native() == 0
+        assert not engine.state().any()
+
+
+BY_SIZE = "if psi.size({axis}) >= {size}:\n    return -0.5 * psi\nreturn 0.5 * psi"
+
+
+@pytest.mark.parametrize(("axis", "size", "shape"), [(2, 64, (1, 4, 64, 64)), (0, 3, (3, 4, 8, 8))])
+def test_a_law_that_goes_by_the_grids_size(
+    tmp_path: Path, axis: int, size: int, shape: tuple[int, ...]
+) -> None:
+    for engine in both(module_of(BY_SIZE.format(axis=axis, size=size)), tmp_path):
+        for universes, side, kept in ((1, 8, 1.5), (*shape[::2][:2], 0.5)):
+            engine.set_state(np.ones((universes, 4, side, side), np.float32))
+            engine.step_native()
+            assert (engine.state() == kept).all()
+
+
+def test_wide_padding_is_checked_on_wide_grids(tmp_path: Path) -> None:
+    body = "return F.conv2d(F.pad(psi, [8] * 4, mode='circular'), self.w, None, 1, 0, 4)"
+    compiled, _ = both(module_of(body, w=0.1 * torch.randn(4, 4, 5, 5)), tmp_path)
+    assert compiled.info()["receptive_radius"] == 8
+
+
+def test_a_law_whose_rounding_would_move_the_vacuum_is_not_compiled(tmp_path: Path) -> None:
+    shifted = module_of(
+        "return torch.sigmoid(psi + self.b) - torch.sigmoid(self.b)",
+        b=torch.linspace(-1, 1, 4).view(1, 4, 1, 1),
+    )
+    engine = Engine(d_state=2)
+    engine.load_model(plain_torchscript(shifted, tmp_path / "law.pt"), {})
+    if engine.info()["vacuum_stable"]:
+        assert engine.info()["backend"] == "torchscript"
+        assert "vacuum" in engine.info()["why"]
+
+
+class Remembers(torch.nn.Module):
+    """A law whose memory is made last, of nothing, or partly of nothing."""
+
+    kind: torch.jit.Final[int]
+
+    def __init__(self, kind: int) -> None:
+        super().__init__()
+        self.kind = kind
+
+    @torch.jit.export
+    def initial_memory(self, batch: int, height: int, width: int) -> torch.Tensor:
+        return torch.zeros(batch, 4, height, width)
+
+    def forward(self, psi: torch.Tensor, memory: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.kind == 0:
+            late = torch.tanh(0.5 * memory + psi)
+            return 0.1 * late, late
+        if self.kind == 1:
+            return 0.1 * (memory - psi), torch.zeros_like(psi)
+        return 0.1 * (memory - psi), torch.cat([psi[:, :2], torch.zeros_like(psi[:, 2:])], 1)
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@torch.inference_mode()
+def test_memories(tmp_path: Path, kind: int) -> None:
+    law = Remembers(kind)
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    engine = Engine(d_state=2, backend="compiled")
+    engine.load_model(path, {})
+    quiet = PhysicsConfig(0.0, 0.0, "none", 1.0, "torus")
+    worst, _ = compare(engine, Dynamics(law, quiet, SEED), torch.randn(3, 4, 8, 12), states=5)
+    assert worst <= 1e-5
+
+
+def test_two_engines_in_two_threads_with_other_numbers_of_threads(tmp_path: Path) -> None:
+    """Loops are shared by all engines of a process; each result is what it is alone."""
+    torch.manual_seed(0)
+    body = (
+        "x = F.group_norm(F.conv2d(psi, self.a, None, 1, 1), 4)\n"
+        "return 0.1 * F.conv2d(F.elu(x), self.b, None, 1, 1)"
+    )
+    module = module_of(body, a=torch.randn(64, 4, 3, 3), b=0.05 * torch.randn(4, 64, 3, 3))
+    path = plain_torchscript(module, tmp_path / "law.pt")
+    fields = [
+        np.random.default_rng(i).standard_normal((b, 4, 64, 64)).astype(np.float32)
+        for i, b in ((0, 1), (1, 12))
+    ]
+
+    def run(index: int, steps: int) -> list[np.ndarray]:
+        engine = Engine(d_state=2, backend="compiled", threads=(2, 3)[index])
+        engine.load_model(path, {"boundary": "zeros"})
+        states = []
+        for _ in range(steps):
+            engine.set_state(fields[index])
+            engine.step_native(2)
+            states.append(engine.state())
+        return states
+
+    alone = [run(index, 1)[0] for index in (0, 1)]
+    with ThreadPoolExecutor(2) as both_at_once:
+        results = list(both_at_once.map(run, (0, 1), (60, 12)))
+    for expected, states in zip(alone, results, strict=True):
+        for state in states:
+            np.testing.assert_allclose(state, expected, atol=1e-5)
+
+
+def test_an_unbounded_universe_survives_an_explosion(tmp_path: Path) -> None:
+    """What a caught overflow leaves behind is the state before it, and nothing else."""
+    body = "return F.conv2d(F.pad(psi, [1] * 4, mode='circular'), self.w)"
+    path = plain_torchscript(module_of(body, w=0.3 * torch.randn(4, 4, 3, 3)), tmp_path / "law.pt")
+    engines = [Engine(d_state=2) for _ in range(2)]
+    for engine in engines:
+        engine.load_model(path, {"normalise": "global", "epsilon": 0.05})
+        engine.set_cells(np.array([[0, 0], [3, 3]]), np.ones((2, 2), np.complex64))
+    engines[0].add_particle(1, 1, np.full(2, 1e30, np.complex64))
+    with pytest.raises(OverflowError):
+        engines[0].step_native()
+    for engine in engines:
+        engine.set_cells(np.array([[0, 0], [3, 3]]), np.ones((2, 2), np.complex64))
+        engine.step_native(4)
+    np.testing.assert_array_equal(engines[0].window(-9, -9, 24, 24), engines[1].window(-9, -9, 24, 24))
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")
+def test_bf16_says_its_error_and_stays_near(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body = "x = F.elu(F.conv2d(psi, self.a, None, 1, 1))\nreturn 0.1 * F.conv2d(x, self.b, None, 1, 1)"
+    module = module_of(body, a=0.2 * torch.randn(64, 4, 3, 3), b=0.05 * torch.randn(4, 64, 3, 3))
+    path = plain_torchscript(module, tmp_path / "law.pt")
+    exact, rounded = Engine(d_state=2), Engine(d_state=2, precision="bf16")
+    exact.load_model(path, {"boundary": "zeros"})
+    rounded.load_model(path, {"boundary": "zeros"})
+    assert "bfloat16; differs from libtorch by" in rounded.info()["why"]
+    psi = np.random.default_rng(0).standard_normal((1, 4, 32, 32)).astype(np.float32)
+    for engine in (exact, rounded):
+        engine.set_state(psi)
+        engine.step_native()
+    error = np.abs(exact.state() - rounded.state()).max()
+    assert 1e-6 < error < 0.02 * np.abs(exact.state()).max()

@@ -69,7 +69,7 @@ struct Advance {
 };
 
 struct Moments {
-  double sum, sum_of_squares;
+  double mean, spread;  // sum of squared differences to the mean
 };
 
 // Of a field: its energy, not finite where some number is not, and its occupied cells.
@@ -92,7 +92,7 @@ struct Kernels {
   void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
               std::int64_t width, std::int64_t stride);
   Tally (*advance)(const Advance& step, std::int64_t cells);
-  Moments (*moments)(const float* row, std::int64_t cells, float origin);  // about the origin
+  Moments (*moments)(const float* row, std::int64_t cells);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
   // Cells' numbers, one cell after the other, to rows of cells and back: cells[i * step] has cell i.

@@ -316,22 +316,30 @@ Tally advance(const Advance& step, std::int64_t cells) {
   return {total(energies), total(occupied)};
 }
 
-Moments moments(const float* row, std::int64_t cells, float origin) {
-  Vector sum{};
+// In two passes over a row in the cache: squares of differences to another number would swallow the variance.
+Moments moments(const float* row, std::int64_t cells) {
+  const auto whole = cells / lanes * lanes;
+  Vector sums{};
+  for (std::int64_t i = 0; i < whole; i += lanes) sums += load(row + i);
+  double sum = total(sums);
+  for (std::int64_t i = whole; i < cells; ++i) sum += static_cast<double>(row[i]);
+  const auto mean = static_cast<float>(sum / static_cast<double>(cells));
+  Vector differences{};
   Vector squares{};
-  std::int64_t i = 0;
-  for (; i + lanes <= cells; i += lanes) {
-    const Vector x = load(row + i) - origin;
-    sum += x;
+  for (std::int64_t i = 0; i < whole; i += lanes) {
+    const Vector x = load(row + i) - mean;
+    differences += x;
     squares += x * x;
   }
-  Moments result{total(sum), total(squares)};
-  for (; i < cells; ++i) {
-    const double x = static_cast<double>(row[i]) - static_cast<double>(origin);
-    result.sum += x;
-    result.sum_of_squares += x * x;
+  double difference = total(differences);
+  double spread = total(squares);
+  for (std::int64_t i = whole; i < cells; ++i) {
+    const double x = static_cast<double>(row[i]) - static_cast<double>(mean);
+    difference += x;
+    spread += x * x;
   }
-  return result;
+  const double off = difference / static_cast<double>(cells);  // by which the mean was rounded
+  return {static_cast<double>(mean) + off, spread - off * difference};
 }
 
 inline Vector load_some(const float* from, std::int64_t count) {

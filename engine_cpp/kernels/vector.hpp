@@ -120,7 +120,9 @@ inline Vector exp_bounded(Vector x) {
 #endif
 
 inline Vector exponential(Vector x) {
-  const Vector e = exp_bounded(x > 88.0F ? splat(88.0F) : x);
+  // Half of the largest numbers, twice: 2^128 is none.
+  const Vector half = exp_bounded(x > 88.0F ? x - 0.693147181F : x);
+  const Vector e = x > 88.0F ? half + half : half;
   const Vector finite = x > 88.72F ? splat(__builtin_inff()) : (x < -87.3F ? splat(0.0F) : e);
   return x == x ? finite : x;
 }
