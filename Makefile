@@ -16,13 +16,25 @@ constrain := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 torch := $(VENV)/.torch-$(firstword $(shell printf '%s' '$(subst ','\'',$(TORCH_ARGS)) $(CONSTRAINTS)' | cksum))
 sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.?pp engine_cpp/kernels/*.?pp)
 
-.PHONY: train test lint format stubs clean
+.PHONY: train test sanitized lint format stubs clean
 
 train: $(VENV)/.built
 	$(bin)/python -m atheria.train $(ARGS)
 
 test: $(VENV)/.built
 	$(bin)/python -m pytest $(PYTEST_ARGS)
+
+# The engine's own tests, with every access to memory and every undefined operation checked. -S: the editable
+# install stays out of the way.
+sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py
+sanitizers := libasan.so libubsan.so libstdc++.so
+sanitized: $(VENV)/.built
+	$(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
+	  -C build-dir=build/sanitized-objects -C cmake.define.ATHERIA_SANITIZE=address,undefined .
+	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
+	  $(bin)/python -S -m pytest $(PYTEST_ARGS) $(sanitized_tests)
 
 lint: $(VENV)/.linted
 	$(bin)/ruff format --check

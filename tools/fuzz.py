@@ -1,14 +1,19 @@
-"""Damages artifacts and loads them: ``python tools/fuzz.py --minutes 5``.
+"""Damages artifacts and loads them: ``python tools/fuzz.py --minutes 5``; ``--what graphs``: random laws.
 
 A file may load or be refused by ValueError, RuntimeError or OverflowError. Anything else, the end of the
 process above all, is a finding: the file is kept in ``--output`` and the status is 1. How often libtorch's
 reader ended the child process that opens files first is counted, and the first such files are kept, too.
+
+Graphs are those of random laws (tests/random_laws.py), the text of most of them damaged, too, as far as
+TorchScript still reads it. They are compiled and stepped beside libtorch: another result is a finding, as is
+the death of the child.
 
 To damage something else, add a function to MUTATIONS.
 """
 
 import argparse
 import io
+import itertools
 import json
 import os
 import random
@@ -24,7 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-EXPECTED = ("loaded", "ValueError", "UserError", "RuntimeError", "OverflowError")
+EXPECTED = ("loaded", "alike", "no TorchScript", "ValueError", "UserError", "RuntimeError", "OverflowError")
 LAWS = ("mlp", "unet", "unet_convlstm", "quantum_walk")
 CRASHES_KEPT = 20
 DEEP = 0.02
@@ -105,7 +110,7 @@ def _change_somewhere(values: Any, luck: Luck) -> None:
         values[key] = luck.choice(other)
 
 
-def _text(text: str, luck: Luck) -> str:
+def _text(text: str, luck: Luck, deep: float = DEEP) -> str:
     """Tokens replaced by others of the same text or by numbers, removed, or said twice."""
     tokens = _TOKENS.findall(text) or [" "]
     words = [token for token in tokens if not token.isspace()] or [" "]
@@ -114,7 +119,7 @@ def _text(text: str, luck: Luck) -> str:
         tokens[at] = luck.choice(
             [luck.choice(words), "", tokens[at] * 2, str(luck.choice(NUMBERS)), luck.choice(words) + "("]
         )
-        if luck.random() < DEEP:
+        if luck.random() < deep:
             tokens[at] *= 20_000
     return "".join(tokens)
 
@@ -144,23 +149,19 @@ def _bytes(content: bytes, luck: Luck) -> bytes:
 # The process that loads ---------------------------------------------------------------------------------
 
 
-def work(output: Path, seed: int) -> None:
-    """Loads one damaged file after the other, and says what became of it, until it is ended."""
-    from atheria_core import Engine
-
+def work(output: Path, seed: int, what: str) -> None:
+    """Loads one file after the other, and says what became of it, until it is ended."""
     from atheria import proven
 
-    originals = _originals(output / "originals")
-    for index in _forever():
+    trial = graph_trial() if what == "graphs" else file_trial(_originals(output / "originals"))
+    for index in itertools.count():
         luck = random.Random(f"{seed} {index}")
-        original, mutate = luck.choice(originals), luck.choice(MUTATIONS)
-        path = output / "files" / f"{seed}-{index}-{mutate.__name__}.pt"
-        path.write_bytes(mutate(original, luck))
+        kind, run = trial(luck)
+        path = output / "files" / f"{seed}-{index}-{kind}.pt"
         crashes = proven.probe.crashes
         print(json.dumps([path.name, None, ""]), flush=True)
         try:
-            Engine(luck.choice([None, None, 2])).load_model(path)
-            outcome, message = "loaded", ""
+            outcome, message = run(path)
         except Exception as error:  # what it may be is the driver's to say
             outcome, message = type(error).__name__, str(error)
         if proven.probe.crashes > crashes:
@@ -168,11 +169,65 @@ def work(output: Path, seed: int) -> None:
         print(json.dumps([path.name, outcome, message]), flush=True)
 
 
-def _forever() -> Iterator[int]:
-    index = 0
-    while True:
-        yield index
-        index += 1
+Run = Callable[[Path], tuple[str, str]]
+"""Writes a file and uses it; returns what became of it, and why."""
+
+
+def file_trial(originals: list[bytes]) -> Callable[[Luck], tuple[str, Run]]:
+    """Damaged artifacts."""
+    from atheria_core import Engine
+
+    def draw(luck: Luck) -> tuple[str, Run]:
+        original, mutate = luck.choice(originals), luck.choice(MUTATIONS)
+
+        def run(path: Path) -> tuple[str, str]:
+            path.write_bytes(mutate(original, luck))
+            Engine(luck.choice([None, None, 2])).load_model(path)
+            return "loaded", ""
+
+        return mutate.__name__, run
+
+    return draw
+
+
+def graph_trial() -> Callable[[Luck], tuple[str, Run]]:
+    """Random laws, compiled and by libtorch."""
+    import numpy as np
+    import torch
+    from atheria_core import Engine
+
+    from atheria import artifact
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from tests import random_laws
+
+    def draw(luck: Luck) -> tuple[str, Run]:
+        law = random_laws.draw(luck, most_lines=20, is_local=luck.random() < 0.3)
+        damaged = luck.random() < 0.7
+        source = _text(law.source, luck, deep=0) if damaged else law.source
+
+        def run(path: Path) -> tuple[str, str]:
+            try:
+                torch.jit.save(artifact.script(random_laws.module(source, law.weights)), str(path))
+            except Exception as error:  # Python or TorchScript does not know such a text
+                return "no TorchScript", str(error)
+            engines = [Engine(law.d_state, backend=backend) for backend in ("torchscript", "compiled")]
+            for engine in engines:
+                engine.load_model(path, {"boundary": law.boundary})
+            side = luck.choice([8, 12, 16, 40])
+            psi = np.random.default_rng(luck.randrange(2**32)).standard_normal(
+                (2, 2 * law.d_state, side, side)
+            )
+            for engine in engines:
+                engine.set_state(psi.astype(np.float32))
+                engine.step_native()
+            expected, got = (engine.state() for engine in engines)
+            error = float(np.abs(expected - got).max() / max(1.0, np.abs(expected).max()))
+            return ("alike", "") if error < 1e-4 else ("differs", f"{error:.2g}\n{source}")
+
+        return ("damaged" if damaged else "random"), run
+
+    return draw
 
 
 def _originals(folder: Path) -> list[bytes]:
@@ -196,6 +251,7 @@ def main() -> int:
     """Fuzzes for some minutes; 1 where there is a finding."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--what", choices=["files", "graphs"], default="files")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("outputs/fuzz"))
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
@@ -203,12 +259,12 @@ def main() -> int:
     output = given.output.absolute()
     (output / "files").mkdir(parents=True, exist_ok=True)
     if given.work:
-        work(output, given.seed)
+        work(output, given.seed, given.what)
     outcomes: Counter[tuple[str, str]] = Counter()
     deaths: Counter[str] = Counter()
     findings, seed, end = 0, given.seed, time.monotonic() + 60 * given.minutes
     while time.monotonic() < end:
-        for name, outcome, message in _outcomes(output, seed, end):
+        for name, outcome, message in _outcomes(output, seed, given.what, end):
             path = output / "files" / name
             kind, _, died = outcome.partition(",")
             outcomes[path.stem.rpartition("-")[2], outcome] += 1
@@ -216,7 +272,7 @@ def main() -> int:
                 deaths[message.partition("of its own, and ")[2].partition(":")[0]] += 1
                 if deaths.total() <= CRASHES_KEPT:
                     _keep(path, output / "child_died", message)
-            if kind not in EXPECTED:
+            if kind not in EXPECTED or (died and given.what == "graphs"):
                 findings += 1
                 print(f"finding   {_keep(path, output / 'findings', f'{outcome}: {message}')}", flush=True)
             path.unlink(missing_ok=True)
@@ -229,10 +285,10 @@ def main() -> int:
     return int(findings > 0)
 
 
-def _outcomes(output: Path, seed: int, end: float) -> Iterator[tuple[str, str, str]]:
+def _outcomes(output: Path, seed: int, what: str, end: float) -> Iterator[tuple[str, str, str]]:
     """What became of each file of one process, until that dies or time is up: name, outcome, message."""
     with subprocess.Popen(
-        [sys.executable, __file__, "--work", f"--seed={seed}", f"--output={output}"],
+        [sys.executable, __file__, "--work", f"--what={what}", f"--seed={seed}", f"--output={output}"],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"ATHERIA_CACHE": str(output / "cache")},
     ) as worker:  # fmt: skip
         assert worker.stdout is not None
