@@ -6,10 +6,11 @@ const MOST_SCALE = 64; // CSS pixels a cell
 
 export class Field {
   // canvas, overlay: on top of each other; changed: called when the camera or the cursor has moved.
-  constructor(canvas, overlay, plain) {
+  // renderer: "webgl" or "2d" to have that one; the faster one otherwise.
+  constructor(canvas, overlay, renderer) {
     this.canvas = canvas;
     this.overlay = overlay;
-    this.renderer = (!plain && WebGLRenderer.for(canvas)) || new PlainRenderer(canvas);
+    this.renderer = (renderer !== "2d" && WebGLRenderer.for(canvas, renderer === "webgl")) || new PlainRenderer(canvas);
     this.camera = { x: 0, y: 0, zoom: 1 }; // zoom 1 shows the whole universe
     this.grid = [1, 1];
     this.torus = true;

@@ -18,7 +18,7 @@ const get = (id) => document.getElementById(id);
 const search = new URLSearchParams(location.search);
 if (search.has("token")) history.replaceState(null, "", location.pathname); // a cookie holds it by now
 
-const field = new Field(get("field"), get("overlay"), search.has("plain"));
+const field = new Field(get("field"), get("overlay"), search.get("renderer"));
 const plots = new Plots(get("plots"));
 const film = new Film(get("field"));
 const palettes = {};

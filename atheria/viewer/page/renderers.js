@@ -41,8 +41,11 @@ void main() {
 }`;
 
 export class WebGLRenderer {
-  static for(canvas) {
-    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false });
+  // Null where there is none, or, unless it is wanted nevertheless, only one that the processor emulates:
+  // a 2D context is faster then.
+  static for(canvas, nevertheless) {
+    const failIfMajorPerformanceCaveat = !nevertheless;
+    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, failIfMajorPerformanceCaveat });
     return gl && new WebGLRenderer(gl);
   }
 
@@ -122,16 +125,28 @@ export class PlainRenderer {
   show(frame, palette) {
     this.frame = frame;
     const { width, height, planes } = frame;
-    Object.assign(this.cells, { width, height });
-    const context = this.cells.getContext("2d");
-    const image = context.createImageData(width, height);
-    const pixels = image.data;
-    for (let i = 0; i < width * height; i++) {
-      const bright = planes.length === 2 ? planes[1][i] / 255 : 1;
-      for (let c = 0; c < 3; c++) pixels[4 * i + c] = palette[3 * planes[0][i] + c] * bright;
-      pixels[4 * i + 3] = 255;
+    const context = this.cells.getContext("2d", { alpha: false });
+    if (this.cells.width !== width || this.cells.height !== height || !this.image) {
+      Object.assign(this.cells, { width, height });
+      this.image = context.createImageData(width, height);
+      this.pixels = new Uint32Array(this.image.data.buffer);
     }
-    context.putImageData(image, 0, 0);
+    const { pixels } = this;
+    const [first, second] = planes;
+    if (second) {
+      for (let i = 0; i < pixels.length; i++) {
+        const [at, bright] = [3 * first[i], second[i] + 1];
+        const blue = (palette[at + 2] * bright) >> 8;
+        const green = (palette[at + 1] * bright) >> 8;
+        pixels[i] = 0xff000000 | (blue << 16) | (green << 8) | ((palette[at] * bright) >> 8);
+      }
+    } else {
+      const colours = Uint32Array.from({ length: 256 }, (_, i) => {
+        return 0xff000000 | (palette[3 * i + 2] << 16) | (palette[3 * i + 1] << 8) | palette[3 * i];
+      });
+      for (let i = 0; i < pixels.length; i++) pixels[i] = colours[first[i]];
+    }
+    context.putImageData(this.image, 0, 0);
   }
 
   draw(camera, torus) {
