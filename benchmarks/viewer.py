@@ -2,10 +2,10 @@
 
     python benchmarks/viewer.py [--quick] [--docs DIR]
 
-A viewer serves 256 x 256 cells of an `mlp` of 4 components at full rate; the engine's steps a second are counted with
-no page, with a page that reads frames but draws nothing, with one that asks for frames and never reads, with fifty
-that read, and with one in headless Chromium, which shares the cores with the engine. In turns, several rounds.
-Writes DIR/viewer.json and the figures in DIR/viewer.md. --quick tries everything for a moment.
+A viewer serves 256 x 256 cells of an `mlp` of 4 components at full rate; the engine's steps a second are
+counted with no page, with a page that reads frames but draws nothing, with one that asks for frames and never
+reads, with fifty that read, and with one in headless Chromium, which shares the cores with the engine. In
+turns, several rounds. Writes DIR/viewer.json and the figures in DIR/viewer.md. --quick tries everything for a moment.
 """
 
 import argparse
@@ -198,7 +198,8 @@ def block(result: Numbers) -> str:
         "| | steps/s (least to most) | frames/s a page |\n|---|---|---|\n"
         f"{rows}\n\n"
         f"{result['cores']} cores of an {result['processor']}, load {result['load']:.1f} at the start, torch "
-        f"{result['torch']}, {result['chromium']} (software rendering, {result['renderer']}), {result['date']}. "
+        f"{result['torch']}, {result['chromium']} (software rendering, {result['renderer']}), "
+        f"{result['date']}. "
         f"Medians of {result['rounds']} rounds of {result['seconds']:.0f} s in turns.{quick}\n"
         "<!-- /viewer -->"
     )
