@@ -5,7 +5,8 @@
 A viewer serves 256 x 256 cells of an `mlp` of 4 components at full rate; the engine's steps a second are
 counted with no page, with a page that reads frames but draws nothing, with one that asks for frames and never
 reads, with fifty that read, and with one in headless Chromium, which shares the cores with the engine. In
-turns, several rounds. Writes DIR/viewer.json and the figures in DIR/viewer.md. --quick tries everything for a moment.
+turns, several rounds. Writes DIR/viewer.json and the figures in DIR/viewer.md. --quick tries everything for
+a moment.
 """
 
 import argparse
@@ -154,7 +155,8 @@ async def race(address: str, seconds: float, rounds: int) -> Numbers:
             browser = await playwright.chromium.launch(**BROWSER)
             page = await browser.new_page(viewport={"width": 1366, "height": 768})
             await page.goto(address)
-            await page.wait_for_function("Number(document.body.dataset.drawn) > 0")
+            while not await page.evaluate("Number(document.body.dataset.drawn ?? 0)"):
+                await asyncio.sleep(0.1)
             before, began = await page.evaluate("Number(document.body.dataset.drawn)"), time.monotonic()
             await asyncio.sleep(seconds)
             after = await page.evaluate("Number(document.body.dataset.drawn)")

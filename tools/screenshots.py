@@ -32,7 +32,8 @@ def main(folder: Path) -> None:
                 page.goto(address)
                 page.keyboard.press("r")
                 page.keyboard.press("2" if name == "laptop" else "1")
-                page.wait_for_function("Number(document.body.dataset.step) > 90")
+                while int(page.evaluate("document.body.dataset.step ?? 0")) < 90:
+                    page.wait_for_timeout(50)
                 page.keyboard.press("Space")
                 page.wait_for_timeout(1200)
                 page.screenshot(path=folder / f"viewer_{name}.png")

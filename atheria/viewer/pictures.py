@@ -2,6 +2,8 @@
 
 import json
 import struct
+from collections.abc import Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +80,7 @@ class Camera:
         if look.view == "density":
             return [bright]
         re, im = psi.reshape(2, -1, *psi.shape[1:]).sum(axis=1)
+        re, im = np.nan_to_num(re), np.nan_to_num(im)
         turns = np.arctan2(im, re) * np.float32(256 / (2 * np.pi)) + np.float32(128.5)
         return [turns.astype(np.int16).astype(np.uint8), bright]
 
@@ -88,7 +91,7 @@ class Camera:
     def _expose(self, sizes: NDArray[np.float32]) -> float:
         """The size that is shown brightest."""
         sample = sizes.ravel()[:: max(1, sizes.size // _SAMPLES)]
-        now = float(np.percentile(sample, _BRIGHTEST)) or float(sizes.max())
+        now = float(np.percentile(sample.astype(np.float64), _BRIGHTEST)) or float(sizes.max())
         self._top = max(now, _FADING * self._top, 1e-12)
         return self._top
 
@@ -102,9 +105,14 @@ class Camera:
             "shape": psi.shape[1:],
             "grid": moment.psi.shape[1:],
             "brightest": self._top,
-            "observed": moment.observed,
+            "observed": finite(moment.observed),
             "rate": moment.rate,
         }
+
+
+def finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Numbers as JSON has them: it knows no infinity."""
+    return {name: value if isfinite(value) else None for name, value in values.items()}
 
 
 def _thinned(psi: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,7 +123,13 @@ def _thinned(psi: NDArray[np.float32]) -> NDArray[np.float32]:
 def _norm(psi: NDArray[np.float32]) -> NDArray[np.float32]:
     """||psi(x)|| of each cell."""
     norm: NDArray[np.float32] = np.sqrt(np.einsum("chw,chw->hw", psi, psi))
-    return norm
+    if np.isfinite(norm.max()):
+        return norm
+    largest = np.abs(psi).max()  # whose square is beyond float32, though it is not
+    scaled = psi / largest
+    with np.errstate(over="ignore"):
+        norm = np.sqrt(np.einsum("chw,chw->hw", scaled, scaled)) * largest
+    return norm.clip(max=np.finfo(np.float32).max)
 
 
 def _packed(planes: list[Plane], header: dict[str, Any]) -> bytes:

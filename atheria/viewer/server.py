@@ -17,6 +17,7 @@ from atheria.viewer import palettes
 from atheria.viewer.client import Client
 from atheria.viewer.commands import LONGEST_MESSAGE
 from atheria.viewer.gate import Gate
+from atheria.viewer.pictures import finite
 from atheria.viewer.session import Session, noises
 
 MOST_CLIENTS = 64
@@ -65,7 +66,7 @@ def application(session: Session, patience: float = PATIENCE) -> FastAPI:
         session.greet()
         try:
             with suppress(WebSocketDisconnect, asyncio.TimeoutError):
-                await client.run({**hello, "points": session.simulation.points})
+                await client.run({**hello, "points": [finite(point) for point in session.simulation.points]})
         finally:
             clients.discard(client)
 

@@ -90,6 +90,7 @@ function draw({ key, name, value, canvas }, points) {
   const x = (step) => left + ((step - first) / span) * (width - left - right);
   const y = (number) => top + (1 - (number - low) / (high - low)) * (height - top - bottom);
   const line = new Path2D();
+  points = points.filter((point) => Number.isFinite(point[key]));
   points.forEach((point, index) => line[index ? "lineTo" : "moveTo"](x(point.step), y(point[key])));
   const area = new Path2D(line);
   area.lineTo(x(points.at(-1).step), height);
