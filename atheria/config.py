@@ -386,6 +386,40 @@ class RolloutConfig:
     output: str
 
 
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 for one that is free."""
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class ViewConfig:
+    """What `atheria.view` is told."""
+
+    run_id: str | None
+    law: str | None
+    best_of: str | None
+    grid: Grid | None
+    seed: Seed
+    physics: dict[str, Any]
+    initial_state: dict[str, Any]
+    noise: NoiseConfig
+    play: bool
+    speed: Annotated[float, Field(ge=0.1, le=1e6)] | None
+    threads: Annotated[int, Field(ge=0)]
+    device: str
+    tracking: TrackingConfig
+    port: Port
+    open: bool
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class UiConfig:
+    """What `atheria.ui` is told."""
+
+    tracking: TrackingConfig
+    port: Port
+    open: bool
+
+
 @dataclass(config=SCHEMA, frozen=True)
 class SyncConfig:
     """What `atheria.sync` is told."""

@@ -209,6 +209,18 @@ class Store:
                     f"python -m atheria.promote run_id=RUN_ID name={name} alias={alias}"
                 ) from None
 
+    def named_laws(self) -> list[str]:
+        """The laws of the registry, as ``law=`` takes them: ``name@alias``."""
+        found: list[str] = []
+        with answering(self.uri):
+            token = None
+            while True:
+                page = self._client.search_registered_models(max_results=100, page_token=token)
+                found += [f"{model.name}@{alias}" for model in page for alias in model.aliases]
+                token = page.token
+                if not token:
+                    return sorted(found)
+
     def _run(self, run_id: str) -> Run | None:
         try:
             return self._client.get_run(run_id)

@@ -145,6 +145,18 @@ inline at::Tensor as_amplitudes(nb::handle object, std::int64_t cells) {
   return at::cat({at::real(complex), at::imag(complex)}, 1).contiguous();
 }
 
+// d complex -> (1, 2d) float32.
+inline at::Tensor as_numbers(const std::vector<std::complex<float>>& amplitudes) {
+  const auto count = static_cast<std::int64_t>(amplitudes.size());
+  auto psi = at::empty({1, 2 * count}, at::kFloat);
+  auto* const numbers = psi.data_ptr<float>();
+  for (std::int64_t i = 0; i < count; ++i) {
+    numbers[i] = amplitudes[static_cast<std::size_t>(i)].real();
+    numbers[count + i] = amplitudes[static_cast<std::size_t>(i)].imag();
+  }
+  return psi;
+}
+
 template <typename Value>
 NumpyArray<Value> as_numpy(const at::Tensor& tensor) {
   auto owner = std::make_unique<at::Tensor>(tensor.contiguous());

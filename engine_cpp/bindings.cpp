@@ -258,10 +258,25 @@ NB_MODULE(_core, m) {
           "add_particle",
           [](BoundEngine& self, std::int64_t x, std::int64_t y,
              const std::vector<std::complex<float>>& amplitudes, std::int64_t universe) {
-            self.without_gil([&](Engine& engine) { engine.add_particle(x, y, amplitudes, universe); });
+            const auto place = at::tensor({x, y}, at::kLong).unsqueeze(0);
+            const auto psi = atheria::as_numbers(amplitudes);
+            self.without_gil([&](Engine& engine) { engine.add_particles(place, psi, universe); });
           },
           "x"_a, "y"_a, "amplitudes"_a, "universe"_a = 0,
           "Puts d_state complex `amplitudes` into one cell, in place of what it held.")
+      .def(
+          "add_particles",
+          [](BoundEngine& self, nb::object coordinates, nb::object amplitudes, std::int64_t universe) {
+            const auto places = atheria::as_coordinates(coordinates);
+            const auto psi = atheria::as_amplitudes(amplitudes, places.size(0));
+            self.without_gil([&](Engine& engine) { engine.add_particles(places, psi, universe); });
+          },
+          "coordinates"_a, "amplitudes"_a, "universe"_a = 0,
+          nb::sig("def add_particles(self, coordinates: object, amplitudes: object, universe: int = 0) -> "
+                  "None"),
+          "Puts `amplitudes`, complex64 (n, d_state), into the cells at `coordinates`, int64 (n, 2) as (x, "
+          "y), "
+          "in place of what they held; of a cell that is there twice, the last counts.")
       .def(
           "state_at",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t universe) {

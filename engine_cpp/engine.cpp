@@ -161,16 +161,13 @@ void Engine::check_universe(std::int64_t universe) const {
           "`universe` must be 0 to " + std::to_string(universes - 1) + ", got " + std::to_string(universe));
 }
 
-void Engine::add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                          std::int64_t universe) {
-  check_universe(universe);
-  require(static_cast<std::int64_t>(amplitudes.size()) == d_state_,
-          "`amplitudes` must have `d_state` = " + std::to_string(d_state_) + " components, got " +
-              std::to_string(amplitudes.size()));
-  require(std::ranges::all_of(amplitudes, [](auto a) { return std::isfinite(a.real() + a.imag()); }),
-          "`amplitudes` must be finite");
+void Engine::add_particles(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
   const c10::InferenceMode inference;
-  universe_->set_cell(x, y, amplitudes, universe);
+  check_universe(universe);
+  require(psi.size(1) == 2 * d_state_, "`amplitudes` must have `d_state` = " + std::to_string(d_state_) +
+                                           " components, got " + std::to_string(psi.size(1) / 2));
+  require(at::isfinite(psi).all().item<bool>(), "`amplitudes` must be finite");
+  universe_->put(coordinates, psi, universe);
 }
 
 std::int64_t Engine::step(std::int64_t steps, const BetweenSteps& between_steps) {

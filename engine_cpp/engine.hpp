@@ -80,8 +80,9 @@ class Engine {
   void set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe);
   void set_noise(Noise noise);
   void set_seed(std::uint64_t seed) { seed_ = seed; }
-  void add_particle(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                    std::int64_t universe);
+
+  // Puts amplitudes into cells, in place of what they held. coordinates: (n, 2) int64; psi: (n, 2d) float32.
+  void add_particles(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe);
 
   // Steps at most `steps` times, then returns the number of occupied cells of all universes.
   std::int64_t step(std::int64_t steps, const BetweenSteps& between_steps);

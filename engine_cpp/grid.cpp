@@ -116,18 +116,23 @@ std::pair<at::Tensor, at::Tensor> Grid::cells(std::int64_t universe) const {
   return {where.flip(1), psi.flatten(1).index_select(1, flat)};
 }
 
-void Grid::set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                    std::int64_t universe) {
+void Grid::put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
   const auto shape = this->shape();
-  if (x < 0 || x >= shape.width || y < 0 || y >= shape.height) {
-    throw std::invalid_argument("`x`, `y` must lie on the grid of " + std::to_string(shape.height) + " x " +
-                                std::to_string(shape.width) + ", got x=" + std::to_string(x) +
-                                ", y=" + std::to_string(y));
+  auto field = psi_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
+  const auto* places = coordinates.data_ptr<std::int64_t>();
+  const auto* numbers = psi.data_ptr<float>();
+  for (std::int64_t i = 0; i < coordinates.size(0); ++i, places += 2, numbers += 2 * shape.d_state) {
+    const auto x = places[0];
+    const auto y = places[1];
+    if (x < 0 || x >= shape.width || y < 0 || y >= shape.height) {
+      throw std::invalid_argument("`x`, `y` must lie on the grid of " + std::to_string(shape.height) + " x " +
+                                  std::to_string(shape.width) + ", got x=" + std::to_string(x) +
+                                  ", y=" + std::to_string(y));
+    }
+    const auto cell = Cell::at(field.data_ptr<float>(), shape, universe, y, x);
+    for (std::int64_t c = 0; c < shape.d_state; ++c) cell.set(c, {numbers[c], numbers[shape.d_state + c]});
   }
-  auto psi = psi_.to(at::kCPU, /*non_blocking=*/false, /*copy=*/true).contiguous();
-  const auto cell = Cell::at(psi.data_ptr<float>(), shape, universe, y, x);
-  for (std::int64_t i = 0; i < shape.d_state; ++i) cell.set(i, amplitudes[static_cast<std::size_t>(i)]);
-  edit(psi.to(psi_.device()));
+  edit(field.to(psi_.device()));
 }
 
 }  // namespace atheria

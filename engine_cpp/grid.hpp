@@ -28,8 +28,7 @@ class Grid final : public Universe {
   at::Tensor psi() const override { return psi_; }
   at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
   std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
-  void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                std::int64_t universe) override;
+  void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) override;
 
  private:
   Shape shape() const { return Shape::of(psi_); }

@@ -347,10 +347,15 @@ std::pair<at::Tensor, at::Tensor> Unbounded::cells(std::int64_t universe) const 
   return {coordinates, field.t()};
 }
 
-void Unbounded::set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                         std::int64_t universe) {
-  check_reach(x, y);
-  now_[static_cast<std::size_t>(universe)].set(x, y, numbers_of(amplitudes).data());
+void Unbounded::put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
+  const auto* const places = coordinates.data_ptr<std::int64_t>();
+  const auto* const numbers = psi.data_ptr<float>();
+  const auto count = coordinates.size(0);
+  for (std::int64_t i = 0; i < count; ++i) check_reach(places[2 * i], places[2 * i + 1]);
+  auto& tiles = now_[static_cast<std::size_t>(universe)];
+  for (std::int64_t i = 0; i < count; ++i) {
+    tiles.set(places[2 * i], places[2 * i + 1], numbers + i * 2 * d_state_);
+  }
   changed_by_hand();
 }
 

@@ -37,8 +37,7 @@ class Unbounded final : public Universe {
   at::Tensor psi() const override;
   at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
   std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
-  void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                std::int64_t universe) override;
+  void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) override;
 
   // Puts cells into a universe that is vacuum, or in place of all that it holds.
   // coordinates: (n, 2) int64, (x, y) each; psi: (n, 2d) float32; both on the CPU, contiguous.

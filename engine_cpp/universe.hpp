@@ -3,7 +3,6 @@
 
 #include <ATen/ATen.h>
 
-#include <complex>
 #include <cstdint>
 #include <memory>
 #include <stdexcept>
@@ -56,9 +55,9 @@ class Universe {
   // The occupied cells, row by row: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
   virtual std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const = 0;
 
-  // Changes a cell by hand: the energy that `global` normalisation restores is fixed anew.
-  virtual void set_cell(std::int64_t x, std::int64_t y, const std::vector<std::complex<float>>& amplitudes,
-                        std::int64_t universe) = 0;
+  // Changes cells by hand: the energy that `global` normalisation restores is fixed anew.
+  // coordinates: (n, 2) int64 as (x, y); psi: (n, 2d) float32, finite; both contiguous, on the CPU.
+  virtual void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) = 0;
 
  protected:
   Universe() = default;

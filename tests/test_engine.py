@@ -70,6 +70,26 @@ def test_particles_cells_and_windows(engine: Engine) -> None:
     assert np.count_nonzero(np.square(window).sum(axis=0)) == 1
 
 
+def test_many_particles_are_put_at_once_as_one_by_one(engine: Engine) -> None:
+    coordinates = np.array([[3, 1], [0, 9], [15, 15], [3, 1]], np.int64)
+    amplitudes = np.random.default_rng(0).normal(size=(4, 8)).astype(np.float32).view(np.complex64)
+    engine.reset("random", 0, (16, 16), 2)
+    engine.step_native(2)
+    kept = engine.snapshot()
+    for (x, y), amplitude in zip(coordinates, amplitudes, strict=True):
+        engine.add_particle(int(x), int(y), amplitude, universe=1)
+    expected = engine.state()
+    engine.restore(kept)
+    engine.add_particles(coordinates, amplitudes, universe=1)
+    assert np.array_equal(engine.state(), expected)
+    assert np.array_equal(engine.state_at(3, 1, universe=1), amplitudes[3])
+    assert engine.step_count == 2
+    coordinates[2] = 16, 0
+    with pytest.raises(ValueError, match="`x`, `y` must lie on the grid of 16 x 16, got x=16, y=0"):
+        engine.add_particles(coordinates, np.zeros_like(amplitudes), universe=1)
+    assert np.array_equal(engine.state(), expected)
+
+
 def test_a_window_beyond_a_grid_with_zero_boundary_shows_vacuum(exported: Callable) -> None:
     _, path = exported("mlp", replace(PHYSICS, boundary="zeros"))
     engine = Engine()
@@ -528,6 +548,15 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(ValueError, "`x`, `y` must lie on the grid", engine.add_particle, 99, 0, [1, 0, 0, 0])
     refused(ValueError, "must have `d_state` = 4 components, got 1", engine.add_particle, 0, 0, [1])
     refused(ValueError, "`amplitudes` must be finite", engine.add_particle, 0, 0, [1, np.nan, 0, 0])
+    place = np.zeros((1, 2), np.int64)
+    refused(TypeError, "`amplitudes` must be complex64", engine.add_particles, place, np.zeros((1, 4)))
+    refused(
+        ValueError,
+        "as many cells as `coordinates`, 1, got 2",
+        engine.add_particles,
+        place,
+        np.zeros((2, 4), np.complex64),
+    )
     refused(ValueError, "`universe` must be 0 to 0, got 1", engine.cells, 1)
     refused(ValueError, "`width` and `height` must be at least 1", engine.window, 0, 0, 0, 1)
     refused(

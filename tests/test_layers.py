@@ -34,13 +34,21 @@ FLOORS = [
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",
      "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache"},
     {"atheria.sweeps.worker"},
+    {"atheria.viewer", "atheria.viewer.commands", "atheria.viewer.palettes", "atheria.viewer.gate",
+     "atheria.viewer.history", "atheria.viewer.choices"},
+    {"atheria.viewer.pictures", "atheria.viewer.universe"},
+    {"atheria.viewer.simulation"},
+    {"atheria.viewer.session"},
+    {"atheria.viewer.client"},
+    {"atheria.viewer.server"},
+    {"atheria.jobs.view"},
     {"atheria.sweeps.local", "atheria.sweeps.slurm", "atheria.sweeps.on_ray"},
     {"atheria.sweeps.launchers"},
     {"atheria.sweeps.plan"},
     {"atheria.sweeps.parent"},
     {"atheria.jobs.sweep"},
     {"atheria.train", "atheria.export", "atheria.rollout", "atheria.sync", "atheria.promote",
-     "atheria.cache", "atheria.compat"},
+     "atheria.cache", "atheria.compat", "atheria.view"},
 ]  # fmt: skip
 
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

@@ -53,6 +53,11 @@ class Engine:
         Puts d_state complex `amplitudes` into one cell, in place of what it held.
         """
 
+    def add_particles(self, coordinates: object, amplitudes: object, universe: int = 0) -> None:
+        """
+        Puts `amplitudes`, complex64 (n, d_state), into the cells at `coordinates`, int64 (n, 2) as (x, y), in place of what they held; of a cell that is there twice, the last counts.
+        """
+
     def state_at(self, x: int, y: int, universe: int = 0) -> NDArray[numpy.complex64]:
         """The amplitudes of one cell: complex64, (d_state,)."""
 
