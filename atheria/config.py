@@ -380,6 +380,10 @@ class RolloutConfig:
     noise: NoiseConfig
     observe_every: Positive
     frames: Annotated[int, Field(ge=2, le=32)]
+    view: Literal["density", "phase", "flow", "components", "difference"]
+    film: Literal["mp4", "gif"] | None
+    film_every: Positive
+    film_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     threads: Annotated[int, Field(ge=0)]
     device: str
     tracking: TrackingConfig

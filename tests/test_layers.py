@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
-     "atheria.probability", "atheria.endings", "atheria.provenance", "atheria.probe"},
+     "atheria.probability", "atheria.endings", "atheria.provenance", "atheria.probe", "atheria.colours"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool", "atheria.launch", "atheria.sweeps",
-     "atheria.sweeps.space"},
-    {"atheria.proven"},
-    {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
+     "atheria.sweeps.space", "atheria.views"},
+    {"atheria.proven", "atheria.furniture", "atheria.figures"},
+    {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film", "atheria.strip",
      "atheria.journal", "atheria.stores", "atheria.foreign", "atheria.patterns", "atheria.checkpoint",
      "atheria.ranks", "atheria.sweeps.points"},
     {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.tracking", "atheria.law_cache",

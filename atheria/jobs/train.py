@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from atheria import artifact, checkpoint, endings, film, keeping, laws, ranks, resume
+from atheria import artifact, checkpoint, endings, keeping, laws, ranks, resume, strip
 from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import law_of_run
@@ -26,6 +26,7 @@ from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
 from atheria.stores import how_to_look, shown, store_uri
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
+from atheria.views import Frame
 
 PICTURE_FRAMES = 8
 PRUNED_TAG = "atheria.pruned"
@@ -423,14 +424,12 @@ def _summary(config: TrainConfig, law: nn.Module, team: Ranks) -> str:
 
 
 def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
-    wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
+    wanted = strip.spread(config.trainer.steps, PICTURE_FRAMES)
     frames = [
-        film.Frame(step, psi.float().cpu().numpy())
-        for step, psi in trainer.held_out_rollout()
-        if step in wanted
+        Frame(step, psi.float().cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
     ]
     path = logged.folder / "pictures/rollout.png"
-    film.save(film.strip(frames, "held-out universe under the trained law"), path)
+    strip.save(strip.strip(frames, "held-out universe under the trained law"), path)
     logged.log_file(path, "pictures")
 
 
