@@ -13,7 +13,18 @@ from atheria import endings, journal, provenance
 from atheria.config import TrackingConfig
 from atheria.delivery import Delivery, waiting
 from atheria.files import atomically, short
-from atheria.journal import Artifact, Identity, Journal, LastSteps, Metrics, Params, Record, Status, Tags
+from atheria.journal import (
+    Artifact,
+    Identity,
+    Image,
+    Journal,
+    LastSteps,
+    Metrics,
+    Params,
+    Record,
+    Status,
+    Tags,
+)
 from atheria.progress import warn
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import (
@@ -87,6 +98,21 @@ class LoggedRun:
             atomically(copied, lambda file: shutil.copyfile(path, file))
             path = copied
         self._append(Artifact(str(path.relative_to(self.folder)), folder))
+
+    def log_image(self, content: bytes, key: str, step: int) -> None:
+        """Logs a PNG as the picture of a key at a step; steps that it has had are left out.
+
+        MLflow's UI shows the pictures of a key with a slider. Where the disk is full, training goes on.
+        """
+        if self.uri is None or not self._last.is_new_image(key, step):
+            return
+        path = self.folder / "images" / f"{key}-{step}.png"
+        try:
+            atomically(path, lambda file: file.write_bytes(content))
+        except OSError as error:
+            warn(f"'{short(path)}' could not be written ({error}); the picture is left out")
+            return
+        self._append(Image(str(path.relative_to(self.folder)), key, step, journal.now()))
 
     def set_tag(self, key: str, value: str) -> None:
         """Sets a tag."""

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.Image import Image as Picture
 
 from atheria.files import atomically
 from atheria.furniture import LIGHT, draw_scale_bar, fitting_size, font, magnified, text_width
 from atheria.views import Density, Frame, Phase, View
 
-_SIDE = 192  # of a panel, in pixels
+SIDE = 192
+"""Longer side of a panel, about, in pixels."""
 _TYPE = 15
 _GAP = 8
 _BAR = 12
@@ -23,8 +25,8 @@ def spread(steps: int, frames: int) -> list[int]:
 
 
 def strip(
-    frames: Sequence[Frame], title: str, views: Sequence[View] | None = None, side: int = _SIDE
-) -> Image.Image:
+    frames: Sequence[Frame], title: str, views: Sequence[View] | None = None, side: int = SIDE
+) -> Picture:
     """A film strip: a column for each frame, a row for each view, a scale that a whole row shares.
 
     Args:
@@ -42,8 +44,8 @@ def strip(
 
 
 def sheet(
-    rows: Sequence[tuple[str, View, Sequence[Frame]]], heads: Sequence[str], title: str, side: int = _SIDE
-) -> Image.Image:
+    rows: Sequence[tuple[str, View, Sequence[Frame]]], heads: Sequence[str], title: str, side: int = SIDE
+) -> Picture:
     """A table of images.
 
     Args:
@@ -86,13 +88,13 @@ def sheet(
     return picture
 
 
-def save(picture: Image.Image, path: Path) -> None:
+def save(picture: Picture, path: Path) -> None:
     """Writes a picture as PNG, whole or not at all."""
     content = encode(picture)
     atomically(path, lambda file: file.write_bytes(content))
 
 
-def encode(picture: Image.Image) -> bytes:
+def encode(picture: Picture) -> bytes:
     """A picture as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, format="png", compress_level=4)
@@ -104,7 +106,7 @@ def _legend_width(view: View, top: float) -> int:
     return max(_BAR + 6 + max(text_width(text, _TYPE - 2) for text in texts), 0) + _TYPE + 6
 
 
-def _draw_bar(picture: Image.Image, place: tuple[int, int], height: int, view: View, top: float) -> None:
+def _draw_bar(picture: Picture, place: tuple[int, int], height: int, view: View, top: float) -> None:
     """An upright colour bar, its numbers beside it, what it measures beside those."""
     x, y = place
     draw = ImageDraw.Draw(picture)
@@ -119,7 +121,7 @@ def _draw_bar(picture: Image.Image, place: tuple[int, int], height: int, view: V
     _paste_upright(picture, view.quantity, (beside, y), height)
 
 
-def _paste_upright(picture: Image.Image, text: str, place: tuple[int, int], height: int) -> None:
+def _paste_upright(picture: Picture, text: str, place: tuple[int, int], height: int) -> None:
     """A text that reads upwards, in the middle of a height."""
     size = fitting_size(text, _TYPE, height)
     width = text_width(text, size)

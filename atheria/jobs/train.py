@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from omegaconf import OmegaConf
+from PIL.Image import Image as Picture
 from torch import nn
 
 from atheria import artifact, checkpoint, endings, keeping, laws, ranks, resume, strip
@@ -29,6 +30,9 @@ from atheria.transfer import initialise
 from atheria.views import Frame
 
 PICTURE_FRAMES = 8
+EVALUATION_FRAMES, EVALUATION_SIDE = 4, 128
+"""Of the picture at each evaluation; MLflow shows it at 256 pixels first."""
+EVALUATION_KEY = "rollout"
 PRUNED_TAG = "atheria.pruned"
 
 
@@ -158,7 +162,7 @@ def _finish(trainer: Trainer, config: TrainConfig, logged: LoggedRun | None) -> 
     assert logged is not None  # only the first process finishes a run
     best = checkpoint.load(logged.folder / checkpoint.BEST)
     law_path = _export(best, trainer, config, logged)
-    _log_picture(trainer, config, logged)
+    _log_picture(trainer, logged)
     return _result(best, logged, law_path)
 
 
@@ -338,9 +342,15 @@ def _fit(
             "schema": checkpoint.SCHEMA,
         }
 
+    def log_evaluation(evaluated: dict[str, float]) -> None:
+        logged.log(evaluated, step=trainer.episode)
+        if logged.uri is not None:
+            picture = _strip(trainer, f"episode {trainer.episode}", EVALUATION_FRAMES, EVALUATION_SIDE)
+            logged.log_image(strip.encode(picture), EVALUATION_KEY, trainer.episode)
+
     def evaluate() -> dict[str, float]:
         evaluated = trainer.evaluate()
-        logged.log(evaluated, step=trainer.episode)
+        log_evaluation(evaluated)
         return evaluated
 
     def keep_if_best(evaluated: dict[str, float]) -> None:
@@ -358,7 +368,7 @@ def _fit(
             logged.log(metrics, step=trainer.episode)
             progress.advance(_shown(metrics))
             if evaluated is not None:
-                logged.log(evaluated, step=trainer.episode)
+                log_evaluation(evaluated)
                 progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
                 keep_if_best(evaluated)
             if trainer.episode % plan.checkpoint_every == 0 or is_last:
@@ -423,14 +433,19 @@ def _summary(config: TrainConfig, law: nn.Module, team: Ranks) -> str:
     )
 
 
-def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
-    wanted = strip.spread(config.trainer.steps, PICTURE_FRAMES)
+def _log_picture(trainer: Trainer, logged: LoggedRun) -> None:
+    path = logged.folder / "pictures/rollout.png"
+    strip.save(_strip(trainer, "held-out universe under the trained law", PICTURE_FRAMES), path)
+    logged.log_file(path, "pictures")
+
+
+def _strip(trainer: Trainer, title: str, count: int, side: int = strip.SIDE) -> Picture:
+    """A held-out universe under the law as it is."""
+    wanted = strip.spread(trainer.horizon, count)
     frames = [
         Frame(step, psi.float().cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
     ]
-    path = logged.folder / "pictures/rollout.png"
-    strip.save(strip.strip(frames, "held-out universe under the trained law"), path)
-    logged.log_file(path, "pictures")
+    return strip.strip(frames, title, side=side)
 
 
 def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
