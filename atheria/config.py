@@ -390,6 +390,38 @@ class RolloutConfig:
     output: str
 
 
+def _as_names(names: Any) -> Any:
+    return names if names is None or isinstance(names, list) else [names]
+
+
+Names = Annotated[Annotated[list[str], Field(min_length=1, max_length=8)] | None, BeforeValidator(_as_names)]
+"""One name or a list of them."""
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class EvaluateConfig:
+    """What `atheria.evaluate` is told.
+
+    Attributes:
+        grid: The larger grid; None for twice the training grid of the first law.
+        noise: What all laws are measured under, beside no noise.
+    """
+
+    run_id: Names
+    law: Names
+    best_of: str | None
+    steps: Positive
+    grid: Grid | None
+    universes: Universes
+    seed: Seed
+    initial_state: dict[str, Any]
+    noise: NoiseConfig
+    threads: Annotated[int, Field(ge=0)]
+    device: str
+    tracking: TrackingConfig
+    output: str
+
+
 @dataclass(config=SCHEMA, frozen=True)
 class SyncConfig:
     """What `atheria.sync` is told."""

@@ -27,12 +27,13 @@ FLOORS = [
     {"atheria.laws.mlp", "atheria.laws.unet", "atheria.laws.snn_unet", "atheria.laws.deep_qca",
      "atheria.laws.nca", "atheria.laws.quantum_walk", "atheria.trainer", "atheria.transfer",
      "atheria.tangents", "atheria.spreading", "atheria.delivery", "atheria.fetch",
-     "atheria.exporting", "atheria.sweeps.search", "atheria.sweeps.pictures"},
-    {"atheria.runs", "atheria.courier", "atheria_core"},
+     "atheria.exporting", "atheria.sweeps.search", "atheria.sweeps.pictures", "atheria.measuring",
+     "atheria.comparison"},
+    {"atheria.runs", "atheria.courier", "atheria_core", "atheria.responses"},
     {"atheria.resume"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",
-     "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache"},
+     "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache", "atheria.jobs.evaluate"},
     {"atheria.sweeps.worker"},
     {"atheria.sweeps.local", "atheria.sweeps.slurm", "atheria.sweeps.on_ray"},
     {"atheria.sweeps.launchers"},
@@ -40,7 +41,7 @@ FLOORS = [
     {"atheria.sweeps.parent"},
     {"atheria.jobs.sweep"},
     {"atheria.train", "atheria.export", "atheria.rollout", "atheria.sync", "atheria.promote",
-     "atheria.cache", "atheria.compat"},
+     "atheria.cache", "atheria.compat", "atheria.evaluate"},
 ]  # fmt: skip
 
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

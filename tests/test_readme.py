@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from atheria.cli import compose_config, to_settings
-from atheria.config import CacheConfig, ExportConfig, PromoteConfig, RolloutConfig, SyncConfig, TrainConfig
+from atheria.config import (
+    CacheConfig,
+    EvaluateConfig,
+    ExportConfig,
+    PromoteConfig,
+    RolloutConfig,
+    SyncConfig,
+    TrainConfig,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,6 +26,7 @@ SCHEMAS = {
     "train": TrainConfig,
     "export": ExportConfig,
     "rollout": RolloutConfig,
+    "evaluate": EvaluateConfig,
     "sync": SyncConfig,
     "promote": PromoteConfig,
     "cache": CacheConfig,

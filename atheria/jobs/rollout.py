@@ -14,12 +14,14 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import initial_state, observables, strip
+from atheria import initial_state, strip
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.film import Film, check_format
+from atheria.measuring import measured as measured_on
+from atheria.measuring import series
 from atheria.philox import Lattice
 from atheria.progress import Progress
 from atheria.runs import start_run
@@ -36,9 +38,6 @@ PRINTED_OF_FRAMES = (
     "zlib_complexity",
 )
 PRINTED_ROWS = 8
-
-CELLS_MEASURED_TOGETHER = 1 << 18
-"""Measuring takes a dozen times the memory of the field: many universes are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
                     frame = Frame(step, psi[0].copy(), earlier)
                 if stopped or mark in strip_steps:
                     frames.append(frame)
-                    measured.append(_measure(initial, psi, torus))
+                    measured.append(measured_on(initial, psi, torus))
                 if film is not None and not stopped and mark in film_steps:
                     film.add(frame)
             if stopped:
@@ -222,7 +221,7 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
     print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables{shown}")
     return Rollout(
         steps=np.array([step for step, _ in observed]),
-        observables=_series([universes for _, universes in observed]),
+        observables=series([universes for _, universes in observed]),
         frames=frames,
         measured={
             name: np.stack([values[name] for values in measured])
@@ -253,26 +252,6 @@ def _advance(engine: Engine, steps: int, keeps_earlier: bool) -> tuple[str | Non
     except OverflowError as error:
         return str(error), None
     return None, earlier
-
-
-def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
-    """Lists over steps of lists over universes, as one array (T, B) for each observable."""
-    return {
-        name: np.array([[universe[name] for universe in universes] for universes in observed])
-        for name in observed[0][0]
-    }
-
-
-def _measure(
-    initial: NDArray[np.float32], psi: NDArray[np.float32], torus: bool
-) -> dict[str, NDArray[np.float64]]:
-    """Of each universe of psi, (B,) each."""
-    together = max(1, CELLS_MEASURED_TOGETHER // psi[0, 0].size)
-    parts = []
-    for first in range(0, len(psi), together):
-        before, now = (torch.from_numpy(field[first : first + together]) for field in (initial, psi))
-        parts.append({**observables.compare(before, now), **observables.measure(now, torus)})
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def _frame_steps(result: Rollout) -> NDArray[np.int64]:
