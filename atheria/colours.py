@@ -16,6 +16,8 @@ Colours = NDArray[np.uint8]
 
 GAIN_HUE, LOSS_HUE = np.deg2rad(60.0), np.deg2rad(250.0)
 """Orange and blue: far apart for protan, deutan and tritan eyes."""
+CATEGORIES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c8c8c", "#7f5f00")
+"""For curves; the first six of Okabe & Ito (2008), told apart by colour-blind eyes."""
 _STEPS = 256
 _PHASE_LIGHTNESS, _PHASE_CHROMA = 0.75, 0.125  # the most chroma that every hue has in sRGB at this lightness
 _DARKEST, _LIGHTEST = 0.12, 0.84  # lightness of 0 and of the ends of the signed map
@@ -71,7 +73,7 @@ def oklab_to_srgb(lab: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _as_bytes(colour: NDArray[np.floating]) -> Colours:
-    table: Colours = np.rint(255 * colour).astype(np.uint8)
+    table: Colours = np.rint(255 * np.nan_to_num(colour)).astype(np.uint8)
     return table
 
 

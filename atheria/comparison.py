@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from atheria import strip
+from atheria.colours import CATEGORIES
 from atheria.figures import save
 from atheria.views import Density, Frame, Phase
 
@@ -24,8 +25,6 @@ SHOWN = {
     "zlib_complexity": "zlib complexity",
 }
 """What tables and curves show of all that is measured."""
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442", "#000000")
-"""Of Okabe & Ito (2008), told apart by colour-blind eyes."""
 GREYS = ("#888888", "#aaaaaa", "#666666", "#bbbbbb", "#777777", "#999999", "#555555", "#cccccc")
 _COLUMNS = 3
 
@@ -166,7 +165,7 @@ def gallery(laws: Sequence[LawCurves], condition: Condition, path: Path) -> None
 
 
 def _coloured(laws: Sequence[LawCurves]) -> list[tuple[LawCurves, str]]:
-    trained = [(law, COLOURS[index % len(COLOURS)]) for index, law in enumerate(laws)]
+    trained = [(law, CATEGORIES[index % len(CATEGORIES)]) for index, law in enumerate(laws)]
     twins = with_twins(laws)[len(laws) :]
     return [*trained, *((twin, GREYS[index % len(GREYS)]) for index, twin in enumerate(twins))]
 

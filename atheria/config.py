@@ -391,10 +391,13 @@ class RolloutConfig:
 
 
 def _as_names(names: Any) -> Any:
-    return names if names is None or isinstance(names, list) else [names]
+    listed = names if names is None or isinstance(names, list) else [names]
+    if listed is not None and not 1 <= len(listed) <= 8:
+        raise ValueError("should be 1 to 8 names")
+    return listed
 
 
-Names = Annotated[Annotated[list[str], Field(min_length=1, max_length=8)] | None, BeforeValidator(_as_names)]
+Names = Annotated[list[str] | None, BeforeValidator(_as_names)]
 """One name or a list of them."""
 
 

@@ -13,6 +13,7 @@ from atheria import endings, journal, provenance
 from atheria.config import TrackingConfig
 from atheria.delivery import Delivery, waiting
 from atheria.files import atomically, short
+from atheria.history import History
 from atheria.journal import (
     Artifact,
     Identity,
@@ -67,6 +68,7 @@ class LoggedRun:
         folder: Its folder.
         uri: Its store's URI, or None.
         run_id: The store's ID of it, or the run's own where the store has not answered yet; both find it.
+        history: Its curves, as far as this machine knows them.
     """
 
     def __init__(self, folder: Path, uri: str | None, store: Store | None, deliver: bool) -> None:
@@ -75,14 +77,17 @@ class LoggedRun:
         self.run_id = journal.delivered(folder).run_id or journal.identity(folder).id
         self._journal = Journal(folder)
         self._last = LastSteps.of(folder)
+        self.history = History.of(folder)
         self._disk_is_full = False
         self._delivery = Delivery(folder, store, uri) if deliver and uri is not None else None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs metrics at an integer step; steps that a metric has had are left out."""
+        news = self._last.new(metrics, step)
+        self.history.add(news, step)
         if self.uri is None:
             return
-        for chunk in _chunks(self._last.new(metrics, step), MOST_METRICS):
+        for chunk in _chunks(news, MOST_METRICS):
             self._append(Metrics(chunk, step, journal.now()))
 
     def log_params(self, settings: Mapping[str, Any]) -> None:

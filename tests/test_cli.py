@@ -103,7 +103,7 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
         (["atheria.evaluate"], "name the law by one of run_id=RUN_ID, law=name@alias, law=path.pt, best_of="),
         (["atheria.evaluate", "run_id=a", "law=b"], "name the laws by one of run_id=, law=, best_of="),
         (["atheria.evaluate", "run_id=[a,b]"], "there is no store 'outputs/mlflow.db' here"),
-        (["atheria.evaluate", "run_id=[]"], "`run_id` must"),
+        (["atheria.evaluate", "run_id=[]"], "`run_id` must be 1 to 8 names, got []"),
         (["atheria.evaluate", "run_id=12e4"], "must be a valid string, got 120000.0; quote it"),
         (["atheria.evaluate", "law=none.pt"], "there is no file 'none.pt'"),
         (["atheria.evaluate", "law=a.pt", "initial_state=file", "initial_state.path=a.npy"], "to be unseen"),

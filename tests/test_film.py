@@ -83,6 +83,7 @@ def test_phases_are_equally_light_and_their_circle_closes() -> None:
 def test_nothing_is_black_and_nan_is_no_matter() -> None:
     assert colours.sequential(np.array([0.0, np.nan])).max() < 5
     assert colours.signed(np.array(0.0)).max() < 12
+    assert colours.phase(np.array(np.nan), np.array(np.nan)).tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", views.VIEWS)
