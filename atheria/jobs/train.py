@@ -46,7 +46,7 @@ PICTURE_FRAMES = 8
 EVALUATION_FRAMES, EVALUATION_SIDE = 4, 128
 """Of the picture at each evaluation; MLflow shows it at 256 pixels first."""
 EVALUATION_KEY = "rollout"
-REPORT_FRAMES, REPORT_SIDE = 48, 256
+REPORT_FRAMES, REPORT_SIDE, REPORT_MOMENTS = 48, 256, 17
 REPORT_STEPS = 256
 """Steps up to which the report looks beyond the evaluations' horizon, four times as far at most."""
 PRUNED_TAG = "atheria.pruned"
@@ -459,7 +459,7 @@ def _log_picture(trainer: Trainer, logged: LoggedRun) -> None:
 def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
     """The report, and the film in it, of a held-out universe beyond the evaluations' horizon."""
     steps = max(trainer.horizon, min(4 * trainer.horizon, REPORT_STEPS))
-    shown = strip.spread(steps, REPORT_FRAMES)
+    shown, measured = strip.spread(steps, REPORT_FRAMES), strip.spread(steps, REPORT_MOMENTS)
     torus = config.physics.boundary == "torus"
     pictures = logged.folder / "pictures"
     observed: list[tuple[int, dict[str, float]]] = []
@@ -467,8 +467,9 @@ def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, log
     with Film(pictures / "film.gif", Density(), side=REPORT_SIDE) as film:
         for step, psi in trainer.held_out_rollout(steps):
             if step in shown:
+                film.add(Frame(step, psi.float().cpu().numpy()))
+            if step in measured:
                 field = psi.float().cpu()[None]
-                film.add(Frame(step, field[0].numpy()))
                 fields = [*fields[:1], field]  # the first, and this one
                 values = observables.measure(field, torus) | observables.compare(fields[0], field)
                 observed.append((step, {name: value.item() for name, value in values.items()}))
