@@ -380,6 +380,45 @@ class RolloutConfig:
     noise: NoiseConfig
     observe_every: Positive
     frames: Annotated[int, Field(ge=2, le=32)]
+    view: Literal["density", "phase", "flow", "components", "difference"]
+    film: Literal["mp4", "gif"] | None
+    film_every: Positive
+    film_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
+    threads: Annotated[int, Field(ge=0)]
+    device: str
+    tracking: TrackingConfig
+    output: str
+
+
+def _as_names(names: Any) -> Any:
+    listed = names if names is None or isinstance(names, list) else [names]
+    if listed is not None and not 1 <= len(listed) <= 8:
+        raise ValueError("should be 1 to 8 names")
+    return listed
+
+
+Names = Annotated[list[str] | None, BeforeValidator(_as_names)]
+"""One name or a list of them."""
+
+
+@dataclass(config=SCHEMA, frozen=True)
+class EvaluateConfig:
+    """What `atheria.evaluate` is told.
+
+    Attributes:
+        grid: The larger grid; None for twice the training grid of the first law.
+        noise: What all laws are measured under, beside no noise.
+    """
+
+    run_id: Names
+    law: Names
+    best_of: str | None
+    steps: Positive
+    grid: Grid | None
+    universes: Universes
+    seed: Seed
+    initial_state: dict[str, Any]
+    noise: NoiseConfig
     threads: Annotated[int, Field(ge=0)]
     device: str
     tracking: TrackingConfig

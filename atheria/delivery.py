@@ -14,7 +14,7 @@ from pathlib import Path
 from atheria import journal
 from atheria.config import UserError
 from atheria.files import alone, short
-from atheria.journal import Artifact, Delivered, Metrics, Params, Record, Status, Tags
+from atheria.journal import Artifact, Delivered, Image, Metrics, Params, Record, Status, Tags
 from atheria.progress import WARNING, warn
 from atheria.stores import shown, without_credentials
 from atheria.tracking import MOST_METRICS, MOST_PARAMS, MissingRunError, OutageError, Store
@@ -39,7 +39,7 @@ class _Batch:
     """Consecutive records that go into one request.
 
     Attributes:
-        records: In order; a file or a status goes alone.
+        records: In order; a file, a picture or a status goes alone.
         end: Offset behind them.
         metrics: How many points they hold.
         others: How many parameters and tags.
@@ -52,9 +52,7 @@ class _Batch:
 
     def takes(self, record: Record) -> bool:
         """Whether a record fits in."""
-        alone = isinstance(record, Artifact | Status) or any(
-            isinstance(r, Artifact | Status) for r in self.records
-        )
+        alone = any(isinstance(r, Artifact | Image | Status) for r in [record, *self.records])
         metrics, others = _size(record)
         return not alone and self.metrics + metrics <= MOST_METRICS and self.others + others <= MOST_PARAMS
 
@@ -256,6 +254,10 @@ def _request(folder: Path, store: Store, run_id: str, records: Sequence[Record])
             path = folder / file
             path.stat()
             store.send_file(run_id, path, target)
+        case Image(file, key, step, at):
+            path = folder / file
+            path.stat()
+            store.send_image(run_id, path, key, step, at)
         case Status(status, at):
             store.set_status(run_id, status, at)
             if status != "RUNNING":

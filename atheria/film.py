@@ -1,124 +1,241 @@
-"""Pictures of fields: density, and phase by hue with brightness by density."""
+"""Films: frames are drawn and encoded as they come, so a film of any length takes the memory of a few.
 
-import io
-from collections.abc import Sequence
+GIF is written by Pillow; MP4 (H.264, yuv420p, which browsers play) by PyAV, which brings its encoder and
+comes with the extra ``film``.
+"""
+
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Protocol
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
-from matplotlib.colors import ListedColormap, PowerNorm
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from PIL import GifImagePlugin, Image, ImageDraw
 
+from atheria.config import UserError
 from atheria.files import atomically
+from atheria.furniture import (
+    DARK,
+    draw_legend,
+    draw_scale_bar,
+    fitting_size,
+    font,
+    magnified,
+    scale_bar_cells,
+    text_width,
+)
+from atheria.views import Frame, View
 
-DENSITY_COLOURS = "magma"
-_CONTRAST = 0.5  # exponent of the density's scale: faint matter stays visible
-_BRIGHTEST = 99.5  # percentile of the density that is shown brightest: a few hot cells hide no other
-
-
-class Frame(NamedTuple):
-    """A field at a step: psi is (2d, H, W) float32 of one universe."""
-
-    step: int
-    psi: NDArray[np.float32]
-
-
-def spread(steps: int, frames: int) -> list[int]:
-    """The steps of at most `frames` frames, evenly spread from 0 to `steps`, both included."""
-    return sorted({round(i * steps / (frames - 1)) for i in range(frames)})
-
-
-def strip(frames: Sequence[Frame], title: str) -> Figure:
-    """A film strip: one column a frame, density above, phase below, a scale that all frames share.
-
-    The phase is that of sum_i psi_i; its brightness is the cell's density.
-    """
-    figure = Figure(figsize=(1.9 * len(frames) + 1.2, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(2, len(frames), squeeze=False)
-    densities = [density(frame.psi) for frame in frames]
-    top = max(float(np.percentile(np.stack(densities), _BRIGHTEST)), 1e-12)
-    scale = PowerNorm(_CONTRAST, vmin=0.0, vmax=top, clip=True)
-    for column, (frame, rho) in enumerate(zip(frames, densities, strict=True)):
-        axes[0, column].imshow(rho, norm=scale, cmap=DENSITY_COLOURS, interpolation="nearest")
-        axes[1, column].imshow(phase_image(frame.psi, scale), interpolation="nearest")
-        axes[0, column].set_title(f"step {frame.step}", fontsize=9)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    axes[0, 0].set_ylabel("density")
-    axes[1, 0].set_ylabel("phase")
-    figure.colorbar(
-        ScalarMappable(scale, DENSITY_COLOURS),
-        ax=axes[0],
-        label=r"$\rho$",
-        pad=0.01,
-        aspect=12,
-        extend="max",
-    )
-    wheel = figure.colorbar(
-        ScalarMappable(cmap=_phase_map()),
-        ax=axes[1],
-        label=r"$\arg \sum_i \psi_i$",
-        pad=0.01,
-        aspect=12,
-    )
-    wheel.set_ticks([0, 0.5, 1], labels=[r"$-\pi$", "0", r"$\pi$"])
-    height, width = frames[0].psi.shape[1:]
-    figure.suptitle(f"{title}, {height} x {width} cells", fontsize=10)
-    return figure
+FPS = 20
+"""Frames a second; a GIF counts in hundredths of a second."""
+SIDE = 512
+"""Of the image in a film, about, in pixels."""
+SETTLING = 8
+"""Frames that a scale is chosen from."""
+_NARROWEST = 256
+_GREYS = 15  # and black
+_GIF_END = b";"
 
 
-def density(psi: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Energy of each cell: (2d, H, W) -> (H, W)."""
-    rho: NDArray[np.float64] = np.square(psi, dtype=np.float64).sum(axis=0)
-    return rho
+class Encoder(Protocol):
+    """Writes images of one size to a file."""
+
+    def add(self, image: Image.Image) -> None:
+        """Encodes one more."""
+
+    def close(self) -> None:
+        """Completes the file."""
 
 
-def phase_image(psi: NDArray[np.float32], scale: PowerNorm) -> NDArray[np.float64]:
-    """(2d, H, W) -> (H, W, 3) sRGB in 0..1."""
-    re, im = np.split(psi, 2)
-    phase = np.arctan2(im.sum(axis=0), re.sum(axis=0))
-    brightness = np.asarray(scale(density(psi)))
-    image: NDArray[np.float64] = phase_colours(phase) * brightness[..., None]
-    return image
+def check_format(kind: str | None) -> None:
+    """Raises UserError where the package is missing that writes films of a kind, ``mp4`` or ``gif``."""
+    if kind == "mp4" and find_spec("av") is None:
+        raise UserError("film=mp4 needs the package av: pip install 'atheria[film]'; or choose film=gif")
 
 
-def phase_colours(phase: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Colours of phases on a circle of equal lightness and chroma in Oklab (Ottosson, 2020).
+class Film:
+    """A film of one universe, to be used as a context; without an error at its end, the file appears whole.
+
+    The scale is the same in every frame and needs no second pass: it is `top`, or else what suits the first
+    SETTLING frames, which are held back until it is known.
 
     Args:
-        phase: Angles in radians, any shape.
-
-    Returns:
-        sRGB in 0..1, shape (*phase.shape, 3).
+        path: ``.gif`` or ``.mp4``.
+        view: What is shown.
+        title: What stands above.
+        top: The value that is shown lightest; None for one that is found.
+        side: The longer side of the image, about, in pixels.
     """
-    lightness, chroma = 0.75, 0.125
-    a, b = chroma * np.cos(phase), chroma * np.sin(phase)
-    long = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3
-    medium = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3
-    short = (lightness - 0.0894841775 * a - 1.2914855480 * b) ** 3
-    linear = np.stack(
-        [
-            4.0767416621 * long - 3.3077115913 * medium + 0.2309699292 * short,
-            -1.2684380046 * long + 2.6097574011 * medium - 0.3413193965 * short,
-            -0.0041960863 * long - 0.7034186147 * medium + 1.7076147010 * short,
-        ],
-        axis=-1,
-    ).clip(0, 1)
-    curved = 1.055 * linear ** (1 / 2.4) - 0.055
-    return np.where(linear <= 0.0031308, 12.92 * linear, curved)
+
+    def __init__(
+        self, path: Path, view: View, title: str = "", top: float | None = None, side: int = SIDE
+    ) -> None:
+        check_format(path.suffix[1:])
+        self.path = path
+        self.frames = 0
+        self._view = view
+        self._title = title
+        self._top = top
+        self._side = side
+        self._unfinished = path.with_name(f".unfinished-{path.name}")
+        self._held: list[Frame] = []
+        self._draw: Callable[[Frame], Image.Image] | None = None
+        self._encoder: Encoder | None = None
+
+    def __enter__(self) -> "Film":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._release()
+            if self._encoder is not None:
+                self._encoder.close()
+            if error is None and self.frames:
+                atomically(self.path, self._unfinished.replace)
+        finally:
+            self._unfinished.unlink(missing_ok=True)
+
+    def add(self, frame: Frame) -> None:
+        """Adds a frame; all have the same shape."""
+        self.frames += 1
+        if self._draw is not None:
+            self._encode(frame)
+            return
+        self._held.append(frame)
+        if self._top is not None or len(self._held) == SETTLING:
+            self._release()
+
+    def _release(self) -> None:
+        if not self._held:
+            return
+        top = self._top if self._top is not None else self._view.top(self._held)
+        self._draw = canvas(self._view, self._held[0], top, self._title, self._side)
+        for frame in self._held:
+            self._encode(frame)
+        self._held.clear()
+
+    def _encode(self, frame: Frame) -> None:
+        assert self._draw is not None
+        image = self._draw(frame)
+        if self._encoder is None:
+            encoder = Gif if self.path.suffix == ".gif" else Mp4
+            self._encoder = encoder(self._unfinished, image.size, self._view)
+        self._encoder.add(image)
 
 
-def save(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Writes a figure as PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
-    atomically(path, lambda file: file.write_bytes(buffer.getvalue()))
+def canvas(
+    view: View, first: Frame, top: float, title: str = "", side: int = SIDE
+) -> Callable[[Frame], Image.Image]:
+    """What draws the frames of a film: the image with step counter, scale bar and legend around it.
+
+    Args:
+        view: What is shown.
+        first: A frame like all others.
+        top: The value that is shown lightest.
+        title: What stands above, beside the view's name.
+        side: The longer side of the image, about, in pixels.
+    """
+    panel, pixels = magnified(view.image(first, top), side)
+    width = max(panel.width, _NARROWEST)
+    kind = max(9, min(14, width // 28))
+    gap = kind // 2
+    head, foot = kind + 2 * gap, 2 * kind + 3 * gap
+    # An even number of pixels: yuv420p halves both sides for colour.
+    size = (width + 2 * gap + (width % 2), panel.height + head + foot + (panel.height + head + foot) % 2)
+    empty = Image.new("RGB", size, DARK.paper)
+    draw = ImageDraw.Draw(empty)
+    text = f"{title}, {view.name}" if title else view.name
+    room = width - text_width("step 000000", kind) - gap
+    draw.text((gap, gap), text, DARK.ink, font(fitting_size(text, kind, room)))
+    corner = (gap + (width - panel.width) // 2, head)
+    below = head + panel.height + gap
+    bar = round(0.28 * width)
+    bar_room = min(panel.width, round(0.3 * width))
+    if scale_bar_cells(pixels, bar_room) * pixels <= bar_room:
+        draw_scale_bar(draw, (gap, below + 2), pixels, bar_room, DARK, kind - 2)
+    draw_legend(empty, (gap + width - bar, below), bar, view, top, DARK, kind - 2)
+
+    def drawn(frame: Frame) -> Image.Image:
+        picture = empty.copy()
+        picture.paste(magnified(view.image(frame, top), side)[0], corner)
+        place = (gap + width, gap)
+        ImageDraw.Draw(picture).text(place, f"step {frame.step}", DARK.ink, font(kind), anchor="ra")
+        return picture
+
+    return drawn
 
 
-def _phase_map() -> ListedColormap:
-    return ListedColormap(phase_colours(np.linspace(-np.pi, np.pi, 256)))
+class Gif:
+    """A GIF that loops; one table of colours, the view's and some greys, serves all its frames.
+
+    Pillow's own way to save many frames keeps them all until the last.
+
+    Args:
+        path: Where.
+        size: Width and height in pixels.
+        view: Whose colours are needed.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], view: View) -> None:
+        self._palette = _palette(view)
+        blank = Image.new("P", size)
+        blank.putpalette(self._palette.getpalette() or [])
+        header, _ = GifImagePlugin.getheader(blank, info={"loop": 0, "optimize": False})
+        self._file = path.open("wb")
+        self._file.write(b"".join(header))
+
+    def add(self, image: Image.Image) -> None:
+        """Encodes one more."""
+        indexed = image.quantize(palette=self._palette, dither=Image.Dither.NONE)
+        self._file.write(b"".join(GifImagePlugin.getdata(indexed, duration=1000 // FPS)))
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._file.write(_GIF_END)
+        self._file.close()
+
+
+class Mp4:
+    """H.264 in MP4, 4:2:0, complete before its last byte is needed (faststart).
+
+    Args:
+        path: Where.
+        size: Width and height in pixels, even.
+        view: Of no consequence here.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], view: View) -> None:
+        import av
+
+        # The look-ahead is what the encoder keeps of the film in memory.
+        options = {"crf": "18", "preset": "fast", "x264-params": "rc-lookahead=10:threads=1"}
+        self._av = av
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"})
+        self._stream = self._container.add_stream("libx264", rate=FPS, options=options)
+        self._stream.width, self._stream.height = size
+        self._stream.pix_fmt = "yuv420p"
+
+    def add(self, image: Image.Image) -> None:
+        """Encodes one more."""
+        frame = self._av.VideoFrame.from_ndarray(np.asarray(image), format="rgb24")
+        self._container.mux(self._stream.encode(frame))
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+
+def _palette(view: View) -> Image.Image:
+    """At most 256 colours: what the view uses, and greys from paper to ink for the text."""
+    greys = np.linspace(DARK.paper, DARK.ink, _GREYS).round().astype(np.uint8)
+    black = np.zeros((1, 3), np.uint8)
+    table = np.concatenate([view.palette(255 - _GREYS), black, greys])
+    image = Image.new("P", (1, 1))
+    image.putpalette(table.tobytes())
+    return image

@@ -18,6 +18,7 @@ from atheria.config import UserError
 from atheria.files import atomically, short
 from atheria.progress import warn
 
+_IMAGE = "image:"  # no metric's name begins so
 IDENTITY, RECORDS, DELIVERED = "run.json", "journal.jsonl", "delivered.json"
 
 
@@ -74,6 +75,16 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A PNG file, relative to the run's folder, that is the picture of a key at a step."""
+
+    file: str
+    key: str
+    step: int
+    time: int
+
+
+@dataclass(frozen=True)
 class Status:
     """That the run is, from a time on, RUNNING, FINISHED, FAILED, KILLED or SCHEDULED."""
 
@@ -88,9 +99,9 @@ class Earlier:
     steps: dict[str, int]
 
 
-Record = Metrics | Params | Tags | Artifact | Status | Earlier
+Record = Metrics | Params | Tags | Artifact | Image | Status | Earlier
 _KINDS: dict[str, type[Record]] = {
-    kind.__name__: kind for kind in (Metrics, Params, Tags, Artifact, Status, Earlier)
+    kind.__name__: kind for kind in (Metrics, Params, Tags, Artifact, Image, Status, Earlier)
 }
 
 
@@ -153,7 +164,7 @@ class Journal:
 
 @dataclass
 class LastSteps:
-    """The last step of each metric, so that none is logged twice after a resume."""
+    """The last step of each metric and picture, so that none is logged twice after a resume."""
 
     steps: dict[str, int] = field(default_factory=dict)
 
@@ -163,6 +174,10 @@ class LastSteps:
         self.steps |= dict.fromkeys(fresh, step)
         return fresh
 
+    def is_new_image(self, key: str, step: int) -> bool:
+        """Whether a picture is news; it is remembered."""
+        return bool(self.new({_IMAGE + key: 0.0}, step))
+
     @classmethod
     def of(cls, folder: Path) -> "LastSteps":
         """Those of a journal."""
@@ -170,6 +185,8 @@ class LastSteps:
         for record, _ in read(folder):
             if isinstance(record, Metrics):
                 last.steps |= dict.fromkeys(record.values, record.step)
+            elif isinstance(record, Image):
+                last.is_new_image(record.key, record.step)
             elif isinstance(record, Earlier):
                 last.steps |= record.steps
         return last

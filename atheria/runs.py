@@ -13,7 +13,19 @@ from atheria import endings, journal, provenance
 from atheria.config import TrackingConfig
 from atheria.delivery import Delivery, waiting
 from atheria.files import atomically, short
-from atheria.journal import Artifact, Identity, Journal, LastSteps, Metrics, Params, Record, Status, Tags
+from atheria.history import History
+from atheria.journal import (
+    Artifact,
+    Identity,
+    Image,
+    Journal,
+    LastSteps,
+    Metrics,
+    Params,
+    Record,
+    Status,
+    Tags,
+)
 from atheria.progress import warn
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import (
@@ -56,6 +68,7 @@ class LoggedRun:
         folder: Its folder.
         uri: Its store's URI, or None.
         run_id: The store's ID of it, or the run's own where the store has not answered yet; both find it.
+        history: Its curves, as far as this machine knows them.
     """
 
     def __init__(self, folder: Path, uri: str | None, store: Store | None, deliver: bool) -> None:
@@ -64,14 +77,17 @@ class LoggedRun:
         self.run_id = journal.delivered(folder).run_id or journal.identity(folder).id
         self._journal = Journal(folder)
         self._last = LastSteps.of(folder)
+        self.history = History.of(folder)
         self._disk_is_full = False
         self._delivery = Delivery(folder, store, uri) if deliver and uri is not None else None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Logs metrics at an integer step; steps that a metric has had are left out."""
+        news = self._last.new(metrics, step)
+        self.history.add(news, step)
         if self.uri is None:
             return
-        for chunk in _chunks(self._last.new(metrics, step), MOST_METRICS):
+        for chunk in _chunks(news, MOST_METRICS):
             self._append(Metrics(chunk, step, journal.now()))
 
     def log_params(self, settings: Mapping[str, Any]) -> None:
@@ -87,6 +103,21 @@ class LoggedRun:
             atomically(copied, lambda file: shutil.copyfile(path, file))
             path = copied
         self._append(Artifact(str(path.relative_to(self.folder)), folder))
+
+    def log_image(self, content: bytes, key: str, step: int) -> None:
+        """Logs a PNG as the picture of a key at a step; steps that it has had are left out.
+
+        MLflow's UI shows the pictures of a key with a slider. Where the disk is full, training goes on.
+        """
+        if self.uri is None or not self._last.is_new_image(key, step):
+            return
+        path = self.folder / "images" / f"{key}-{step}.png"
+        try:
+            atomically(path, lambda file: file.write_bytes(content))
+        except OSError as error:
+            warn(f"'{short(path)}' could not be written ({error}); the picture is left out")
+            return
+        self._append(Image(str(path.relative_to(self.folder)), key, step, journal.now()))
 
     def set_tag(self, key: str, value: str) -> None:
         """Sets a tag."""

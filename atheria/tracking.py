@@ -25,6 +25,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from PIL import Image
 from requests.exceptions import RequestException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -137,6 +138,17 @@ class Store:
         """Puts a file into an artifact folder of a run."""
         with answering(self.uri):
             self._client.log_artifact(run_id, str(path), folder or None)
+
+    def send_image(self, run_id: str, path: Path, key: str, step: int, time: int) -> None:
+        """Shows a PNG file in MLflow's slider of a key at a step; sending it again changes nothing."""
+        with answering(self.uri):
+            sent = [PurePosixPath(file.path).name for file in self._client.list_artifacts(run_id, "images")]
+            # MLflow's names; the small copy goes last.
+            beginning = f"{key.replace('/', '~')}+step+{step}+"
+            if any(name.startswith(beginning) and name.endswith("+compressed.webp") for name in sent):
+                return
+            with Image.open(path) as image:
+                self._client.log_image(run_id, image, key=key, step=step, timestamp=time, synchronous=True)
 
     def set_status(self, run_id: str, status: str, time: int) -> None:
         """Says how a run is; where it has ended, when."""

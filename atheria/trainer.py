@@ -158,21 +158,32 @@ class Trainer:
         dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level)
         initial = self._initial_states(settings.eval_universes, dynamics.seed, 0, settings.grid)
         self.law.eval()
-        horizon = settings.eval_steps or settings.steps
-        state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, horizon)
+        state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, self.horizon)
         self.law.train()
         return initial, state.psi, evaluation
 
     @torch.no_grad()
-    def held_out_rollout(self) -> Iterator[tuple[int, Tensor]]:
-        """Steps and fields (2d, H, W) of a held-out universe, from its start to the evaluation's horizon."""
+    def held_out_rollout(self, steps: int | None = None) -> Iterator[tuple[int, Tensor]]:
+        """Steps and fields (2d, H, W) of a held-out universe, without noise.
+
+        Args:
+            steps: How many; None for the evaluation's horizon.
+        """
         settings = self._config.trainer
         dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level=0.0)
         state = dynamics.start(self._initial_states(1, dynamics.seed, 0, settings.grid))
+        was_training = self.law.training
+        self.law.eval()
         yield 0, state.psi[0]
-        for step in range(1, (settings.eval_steps or settings.steps) + 1):
+        for step in range(1, (self.horizon if steps is None else steps) + 1):
             state = dynamics.step(state)
             yield step, state.psi[0]
+        self.law.train(was_training)
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an evaluation."""
+        return self._config.trainer.eval_steps or self._config.trainer.steps
 
     def step_scheduler(self, loss: float) -> None:
         """Tells the learning-rate schedule the loss of an evaluation.

@@ -101,6 +101,16 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
         (["atheria.cache", "keep=-1"], "`keep` must be greater than or equal to 0, got -1"),
         (["atheria.train", "trainer.resume=f00"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.train", "trainer.resume=no.pth"], "there is no file 'no.pth'"),
+        (["atheria.rollout", "run_id=a", "film=avi"], "`film` must be 'mp4' or 'gif', got 'avi'"),
+        (["atheria.rollout", "run_id=a", "view=hue"], "`view` must be 'density', 'phase', 'flow',"),
+        (["atheria.rollout", "run_id=a", "film_scale=0"], "`film_scale` must be greater than 0, got 0"),
+        (["atheria.evaluate"], "name the law by one of run_id=RUN_ID, law=name@alias, law=path.pt, best_of="),
+        (["atheria.evaluate", "run_id=a", "law=b"], "name the laws by one of run_id=, law=, best_of="),
+        (["atheria.evaluate", "run_id=[a,b]"], "there is no store 'outputs/mlflow.db' here"),
+        (["atheria.evaluate", "run_id=[]"], "`run_id` must be 1 to 8 names, got []"),
+        (["atheria.evaluate", "run_id=12e4"], "must be a valid string, got 120000.0; quote it"),
+        (["atheria.evaluate", "law=none.pt"], "there is no file 'none.pt'"),
+        (["atheria.evaluate", "law=a.pt", "initial_state=file", "initial_state.path=a.npy"], "to be unseen"),
         (["atheria.rollout", "run_id=12e4"], "`run_id` must be a valid string, got 120000.0; quote it"),
         (["atheria.rollout", "run_id=abc"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.rollout", "law=none.pt"], "there is no file 'none.pt'"),
@@ -122,7 +132,9 @@ def test_other_commands_refuse_alike(command: list[str], message: str, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["train", "export", "rollout", "sync", "promote", "cache", "view"])
+@pytest.mark.parametrize(
+    "command", ["train", "export", "rollout", "evaluate", "view", "sync", "promote", "cache"]
+)
 def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_path: Path) -> None:
     code = (
         "import sys, runpy\n"

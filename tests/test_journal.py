@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from atheria import journal
 from atheria.config import UserError
-from atheria.journal import Artifact, Earlier, Journal, LastSteps, Metrics, Params, Status, Tags
+from atheria.journal import Artifact, Earlier, Image, Journal, LastSteps, Metrics, Params, Status, Tags
 
 names = st.text(min_size=1, max_size=20)
 records = st.one_of(
@@ -23,6 +23,7 @@ records = st.one_of(
     st.builds(Params, st.dictionaries(names, st.text(), max_size=5)),
     st.builds(Tags, st.dictionaries(names, st.text(), max_size=5)),
     st.builds(Artifact, names, names),
+    st.builds(Image, names, names, st.integers(0, 2**60), st.integers(0, 2**50)),
     st.builds(Status, st.sampled_from(["RUNNING", "FINISHED", "KILLED"]), st.integers(0, 2**50)),
     st.builds(Earlier, st.dictionaries(names, st.integers(0, 2**60), max_size=5)),
 )
@@ -123,6 +124,17 @@ def test_no_step_is_logged_twice(tmp_path: Path) -> None:
     assert last.new({"a": 2.0, "b": 2.0, "c": 2.0, "d": 2.0}, 4) == {"b": 2.0, "d": 2.0}
     assert last.new({"a": 2.0, "b": 2.0, "c": 2.0, "d": 2.0}, 4) == {}
     assert last.new({"a": 2.0, "b": 2.0, "c": 2.0}, 10) == {"a": 2.0, "b": 2.0, "c": 2.0}
+
+
+def test_no_picture_is_logged_twice(tmp_path: Path) -> None:
+    written(tmp_path, [Image("images/a-5.png", "a", 5, 0)])
+    last = LastSteps.of(tmp_path)
+    assert [last.is_new_image(key, step) for key, step in (("a", 5), ("b", 5), ("a", 6), ("a", 6))] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_what_is_no_record_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def the_run(server: MlflowServer):
     return run
 
 
+def pictures_of(client: MlflowClient, run_id: str) -> dict[tuple[str, int], int]:
+    """How often MLflow has the picture of a key at a step."""
+    found: Counter[tuple[str, int]] = Counter()
+    for file in client.list_artifacts(run_id, "images"):
+        key, _, step, *_ = file.path.removeprefix("images/").split("+")
+        if file.path.endswith(".png"):
+            found[key, int(step)] += 1
+    return dict(found)
+
+
 def assert_whole(server: MlflowServer, episodes: int, status: str = "FINISHED") -> str:
     """Every point once and in order, every file as it is on disk; returns the run's ID."""
     client, run = MlflowClient(server.address), the_run(server)
@@ -73,6 +84,9 @@ def assert_whole(server: MlflowServer, episodes: int, status: str = "FINISHED") 
     for name in ("checkpoints/last.pth", "checkpoints/best.pth", "law/law.pt", "pictures/rollout.png"):
         stored = client.download_artifacts(run.info.run_id, name, str(folder.parent.parent))
         assert sha256(Path(stored)) == sha256(folder / name)
+    pictures = [record for record, _ in journal.read(folder) if isinstance(record, journal.Image)]
+    assert pictures_of(client, run.info.run_id) == {(p.key, p.step): 1 for p in pictures}
+    assert {p.step for p in pictures} == {0, *range(100, episodes + 1, 100)}
     assert waiting(folder) == 0
     assert not (folder / REFUSED).exists()
     return run.info.run_id
@@ -203,6 +217,8 @@ def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
     (run,) = client.search_runs(["1"])
     assert run.data.tags["atheria.id"] == offline.run_id
     assert [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")] == [1, 2, 3]
+    assert pictures_of(client, run.info.run_id) == {("rollout", 0): 1, ("rollout", 3): 1}
+    assert not (off.folder / "images").exists()
     assert rollout([f"run_id={offline.run_id}", "steps=2"]).run_id
 
 

@@ -11,6 +11,7 @@ import pytest
 from atheria.cli import compose_config, to_settings
 from atheria.config import (
     CacheConfig,
+    EvaluateConfig,
     ExportConfig,
     PromoteConfig,
     RolloutConfig,
@@ -26,6 +27,7 @@ SCHEMAS = {
     "train": TrainConfig,
     "export": ExportConfig,
     "rollout": RolloutConfig,
+    "evaluate": EvaluateConfig,
     "sync": SyncConfig,
     "promote": PromoteConfig,
     "cache": CacheConfig,

@@ -16,6 +16,7 @@ import pytest
 import torch
 from hydra import compose, initialize
 from mlflow import MlflowClient
+from PIL import Image
 
 from atheria import checkpoint, initial_state
 from atheria.artifact import read_description
@@ -80,6 +81,39 @@ def test_metrics_have_every_step_once(in_run_folder: TrainedRun) -> None:
         assert steps(f"train/{term}") == [1, 2, 3, 4]
     for name in ("loss", "survival", "energy", "occupancy", "ipr"):
         assert steps(f"eval/{name}") == [0, 2, 4]
+
+
+def test_every_evaluation_leaves_a_picture_for_the_slider(in_run_folder: TrainedRun) -> None:
+    client, run = MlflowClient(in_run_folder.tracking_uri), in_run_folder
+    names = [file.path for file in client.list_artifacts(run.run_id, "images")]
+    assert sorted(name.partition("+timestamp")[0] for name in names if name.endswith(".png")) == [
+        "images/rollout+step+0",
+        "images/rollout+step+2",
+        "images/rollout+step+4",
+    ]
+    assert client.get_run(run.run_id).data.tags["mlflow.loggedImages"] == "True"
+    logged = next(name for name in names if "+step+4+" in name and name.endswith(".png"))
+    stored = Image.open(client.download_artifacts(run.run_id, logged))
+    assert np.array_equal(stored, Image.open(run.folder / "images/rollout-4.png"))
+    untrained = Image.open(run.folder / "images/rollout-0.png")
+    assert not np.array_equal(stored, untrained)
+
+
+def test_a_picture_of_a_law_in_training_changes_nothing() -> None:
+    trainers = []
+    for looks in (False, True):
+        torch.manual_seed(0)
+        settings = train_settings()
+        trainer = Trainer(build(settings.model, "torus"), settings, torch.device("cpu"))
+        trainer.train_episode()
+        if looks:
+            steps = [step for step, _ in trainer.held_out_rollout(5)]
+            assert steps == [0, 1, 2, 3, 4, 5]
+        assert trainer.law.training
+        trainer.train_episode()
+        trainers.append(trainer)
+    for one, other in zip(*(trainer.law.parameters() for trainer in trainers), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_checkpoints_have_the_seeds_keys_and_ours(in_run_folder: TrainedRun) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,20 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import film, initial_state, observables
+from atheria import initial_state, strip
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
 from atheria.files import atomically, check_writable, sha256, short
-from atheria.film import Frame
+from atheria.film import Film, check_format
+from atheria.measuring import measured as measured_on
+from atheria.measuring import series
 from atheria.philox import Lattice
 from atheria.progress import Progress
 from atheria.runs import start_run
 from atheria.stores import how_to_look, store_uri
 from atheria.tracking import OutageError, find_run
+from atheria.views import VIEWS, Density, Field, Frame, Phase, View
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_OF_FRAMES = (
@@ -35,9 +38,6 @@ PRINTED_OF_FRAMES = (
     "zlib_complexity",
 )
 PRINTED_ROWS = 8
-
-CELLS_MEASURED_TOGETHER = 1 << 18
-"""Measuring takes a dozen times the memory of the field: many universes are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Rollout:
         psi: The last field, (B, 2d, H, W).
         stopped: Why it ended before its last step, or None.
         folder: Where the files are.
+        film: The film, where one was asked for.
         run_id: The child run it was logged as, or None for a law without a run.
     """
 
@@ -63,6 +64,7 @@ class Rollout:
     psi: NDArray[np.float32]
     stopped: str | None = None
     folder: Path = Path()
+    film: Path | None = None
     run_id: str | None = None
 
 
@@ -70,6 +72,7 @@ def check(config: RolloutConfig) -> None:
     """Raises UserError where the settings contradict each other."""
     check_names(config.run_id, config.law, config.best_of)
     check_writable(Path(config.output), "output")
+    check_format(config.film)
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
     if config.initial_state["kind"] is not None:
@@ -87,21 +90,24 @@ def run(config: RolloutConfig) -> Rollout:
     engine, settings = _start(config, law)
     if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        return _finish(_roll(engine, config), _home(config) / name)
+        folder = _home(config) / name
+        return _finish(_roll(engine, config, folder), config, folder)
     tracking, parent = _beside(run_id, config.tracking)
     height, width = settings["grid"]
     name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
     with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
         logged.log_params(settings)
-        result = replace(_roll(engine, config), run_id=logged.run_id)
+        result = replace(_roll(engine, config, logged.folder), run_id=logged.run_id)
         for steps, series in ((result.steps, result.observables), (_frame_steps(result), result.measured)):
             for index, step in enumerate(steps):
                 logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
-        result = _finish(result, logged.folder)
+        result = _finish(result, config, logged.folder)
         logged.log_file(result.folder / "field.npz", "rollout")
         logged.log_file(result.folder / "strip.png", "pictures")
+        if result.film is not None:
+            logged.log_file(result.film, "pictures")
     print(f"run       {logged.run_id}, child of {parent}")
     print(f"next\n  {how_to_look(store_uri(tracking.uri))}")
     return result
@@ -175,9 +181,10 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     return chosen
 
 
-def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
+def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
     """Steps to the end, or until the field is no longer finite."""
-    film_steps = film.spread(config.steps, config.frames)
+    strip_steps = strip.spread(config.steps, config.frames)
+    film_steps = range(0, config.steps + 1, config.film_every) if config.film else range(0)
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
     observed: list[tuple[int, list[dict[str, float]]]] = []
     frames: list[Frame] = []
@@ -187,26 +194,34 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
     stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
-    for mark in sorted(observed_steps.union(film_steps)):
-        before = engine.step_count
-        stopped = _advance(engine, mark - before)
-        step = engine.step_count
-        if step > before or mark == 0:
-            if stopped or mark in observed_steps:
-                observed.append((step, engine.observables()))
-            if stopped or mark in film_steps:
-                psi = engine.state()
-                frames.append(Frame(step, psi[0].copy()))
-                measured.append(_measure(initial, psi, torus))
-        if stopped:
-            break
-        progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
+    view = VIEWS[config.view]()
+    with _film(config, folder, view) as film:
+        for mark in sorted({*observed_steps, *strip_steps, *film_steps}):
+            before = engine.step_count
+            is_shown = mark in strip_steps or mark in film_steps
+            stopped, earlier = _advance(engine, mark - before, is_shown and view.needs_before)
+            step = engine.step_count
+            if step > before or mark == 0:
+                if stopped or mark in observed_steps:
+                    observed.append((step, engine.observables()))
+                if stopped or is_shown:
+                    psi = engine.state()
+                    frame = Frame(step, psi[0].copy(), earlier)
+                if stopped or mark in strip_steps:
+                    frames.append(frame)
+                    measured.append(measured_on(initial, psi, torus))
+                if film is not None and not stopped and mark in film_steps:
+                    film.add(frame)
+            if stopped:
+                break
+            progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
     seconds = time.perf_counter() - started
     progress.close()
-    print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables")
+    shown = "" if film is None else f" and a film of {film.frames} frames"
+    print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables{shown}")
     return Rollout(
         steps=np.array([step for step, _ in observed]),
-        observables=_series([universes for _, universes in observed]),
+        observables=series([universes for _, universes in observed]),
         frames=frames,
         measured={
             name: np.stack([values[name] for values in measured])
@@ -215,52 +230,49 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
         },
         psi=engine.state(),
         stopped=stopped,
+        film=None if film is None else film.path,
     )
 
 
-def _advance(engine: Engine, steps: int) -> str | None:
-    """Steps; returns why the field stopped being finite, or None."""
+def _film(config: RolloutConfig, folder: Path, view: View) -> Film | nullcontext[None]:
+    if config.film is None:
+        return nullcontext()
+    return Film(folder / f"film.{config.film}", view, "native rollout", config.film_scale)
+
+
+def _advance(engine: Engine, steps: int, keeps_earlier: bool) -> tuple[str | None, Field | None]:
+    """Steps; returns why the field stopped being finite, or None, and universe 0 a step before the last."""
+    earlier = None
     try:
+        if keeps_earlier and steps > 0:
+            engine.step_native(steps - 1)
+            earlier = engine.state()[0].copy()
+            steps = 1
         engine.step_native(steps)
     except OverflowError as error:
-        return str(error)
-    return None
-
-
-def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
-    """Lists over steps of lists over universes, as one array (T, B) for each observable."""
-    return {
-        name: np.array([[universe[name] for universe in universes] for universes in observed])
-        for name in observed[0][0]
-    }
-
-
-def _measure(
-    initial: NDArray[np.float32], psi: NDArray[np.float32], torus: bool
-) -> dict[str, NDArray[np.float64]]:
-    """Of each universe of psi, (B,) each."""
-    together = max(1, CELLS_MEASURED_TOGETHER // psi[0, 0].size)
-    parts = []
-    for first in range(0, len(psi), together):
-        before, now = (torch.from_numpy(field[first : first + together]) for field in (initial, psi))
-        parts.append({**observables.compare(before, now), **observables.measure(now, torus)})
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
+        return str(error), None
+    return None, earlier
 
 
 def _frame_steps(result: Rollout) -> NDArray[np.int64]:
     return np.array([frame.step for frame in result.frames])
 
 
-def _finish(result: Rollout, folder: Path) -> Rollout:
+def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
-    film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")
+    views: list[View] = [Density(), Phase()]
+    if config.view not in [view.name for view in views]:
+        views.append(VIEWS[config.view]())
+    strip.save(strip.strip(result.frames, "native rollout, universe 0", views), folder / "strip.png")
     print(_table(result.steps, result.observables, PRINTED))
     print(_table(_frame_steps(result), result.measured, PRINTED_OF_FRAMES))
     if result.stopped:
         print(f"stopped   {result.stopped}")
     print(f"field     {short(folder / 'field.npz')}")
     print(f"picture   {short(folder / 'strip.png')}")
+    if result.film is not None:
+        print(f"film      {short(result.film)}")
     return replace(result, folder=folder)
 
 
@@ -280,7 +292,7 @@ def _write_field(path: Path, result: Rollout) -> None:
 def _table(steps: NDArray[np.int64], series: dict[str, NDArray[np.float64]], names: Sequence[str]) -> str:
     """A few rows, of means over universes."""
     rows = ["step".rjust(8) + "".join(name.rjust(20) for name in names)]
-    for index in film.spread(len(steps) - 1, PRINTED_ROWS):
+    for index in strip.spread(len(steps) - 1, PRINTED_ROWS):
         values = (series[name][index].mean() for name in names)
         rows.append(f"{steps[index]:8d}" + "".join(f"{value:20.6g}" for value in values))
     return "\n".join(rows)

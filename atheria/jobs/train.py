@@ -9,13 +9,27 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from omegaconf import OmegaConf
-from torch import nn
+from PIL.Image import Image as Picture
+from torch import Tensor, nn
 
-from atheria import artifact, checkpoint, endings, film, keeping, laws, ranks, resume
+from atheria import (
+    artifact,
+    checkpoint,
+    endings,
+    journal,
+    keeping,
+    laws,
+    observables,
+    ranks,
+    report,
+    resume,
+    strip,
+)
 from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import law_of_run
 from atheria.files import atomically, check_writable, short
+from atheria.film import Film
 from atheria.keeping import Checkpoints
 from atheria.launch import Place
 from atheria.progress import Progress
@@ -26,8 +40,15 @@ from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
 from atheria.stores import how_to_look, shown, store_uri
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
+from atheria.views import Density, Frame
 
 PICTURE_FRAMES = 8
+EVALUATION_FRAMES, EVALUATION_SIDE = 4, 128
+"""Of the picture at each evaluation; MLflow shows it at 256 pixels first."""
+EVALUATION_KEY = "rollout"
+REPORT_FRAMES, REPORT_SIDE, REPORT_MOMENTS = 48, 256, 17
+REPORT_STEPS = 256
+"""Steps up to which the report looks beyond the evaluations' horizon, four times as far at most."""
 PRUNED_TAG = "atheria.pruned"
 
 
@@ -157,7 +178,8 @@ def _finish(trainer: Trainer, config: TrainConfig, logged: LoggedRun | None) -> 
     assert logged is not None  # only the first process finishes a run
     best = checkpoint.load(logged.folder / checkpoint.BEST)
     law_path = _export(best, trainer, config, logged)
-    _log_picture(trainer, config, logged)
+    _log_picture(trainer, logged)
+    _log_report(best, trainer, config, logged)
     return _result(best, logged, law_path)
 
 
@@ -337,9 +359,15 @@ def _fit(
             "schema": checkpoint.SCHEMA,
         }
 
+    def log_evaluation(evaluated: dict[str, float]) -> None:
+        logged.log(evaluated, step=trainer.episode)
+        if logged.uri is not None:
+            picture = _strip(trainer, f"episode {trainer.episode}", EVALUATION_FRAMES, EVALUATION_SIDE)
+            logged.log_image(strip.encode(picture), EVALUATION_KEY, trainer.episode)
+
     def evaluate() -> dict[str, float]:
         evaluated = trainer.evaluate()
-        logged.log(evaluated, step=trainer.episode)
+        log_evaluation(evaluated)
         return evaluated
 
     def keep_if_best(evaluated: dict[str, float]) -> None:
@@ -357,7 +385,7 @@ def _fit(
             logged.log(metrics, step=trainer.episode)
             progress.advance(_shown(metrics))
             if evaluated is not None:
-                logged.log(evaluated, step=trainer.episode)
+                log_evaluation(evaluated)
                 progress.say(f"episode {trainer.episode}/{plan.episodes}  {_losses(evaluated)}")
                 keep_if_best(evaluated)
             if trainer.episode % plan.checkpoint_every == 0 or is_last:
@@ -422,16 +450,77 @@ def _summary(config: TrainConfig, law: nn.Module, team: Ranks) -> str:
     )
 
 
-def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
-    wanted = film.spread(config.trainer.steps, PICTURE_FRAMES)
-    frames = [
-        film.Frame(step, psi.float().cpu().numpy())
-        for step, psi in trainer.held_out_rollout()
-        if step in wanted
-    ]
+def _log_picture(trainer: Trainer, logged: LoggedRun) -> None:
     path = logged.folder / "pictures/rollout.png"
-    film.save(film.strip(frames, "held-out universe under the trained law"), path)
+    strip.save(_strip(trainer, "held-out universe under the trained law", PICTURE_FRAMES), path)
     logged.log_file(path, "pictures")
+
+
+def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
+    """The report, and the film in it, of a held-out universe beyond the evaluations' horizon."""
+    steps = max(trainer.horizon, min(4 * trainer.horizon, REPORT_STEPS))
+    shown, measured = strip.spread(steps, REPORT_FRAMES), strip.spread(steps, REPORT_MOMENTS)
+    torus = config.physics.boundary == "torus"
+    pictures = logged.folder / "pictures"
+    observed: list[tuple[int, dict[str, float]]] = []
+    fields: list[Tensor] = []
+    with Film(pictures / "film.gif", Density(), side=REPORT_SIDE) as film:
+        for step, psi in trainer.held_out_rollout(steps):
+            if step in shown:
+                film.add(Frame(step, psi.float().cpu().numpy()))
+            if step in measured:
+                field = psi.float().cpu()[None]
+                fields = [*fields[:1], field]  # the first, and this one
+                values = observables.measure(field, torus) | observables.compare(fields[0], field)
+                observed.append((step, {name: value.item() for name, value in values.items()}))
+    untrained = logged.folder / "images" / f"{EVALUATION_KEY}-0.png"
+    strips = {"under the untrained law": untrained} if untrained.is_file() else {}
+    said = report.Report(
+        title=journal.identity(logged.folder).name,
+        summary=_summary(config, trainer.law, Ranks()),
+        run_id=logged.run_id,
+        commit=git_commit(),
+        config=OmegaConf.to_yaml(_settings(config)),
+        steps=config.trainer.steps,
+        **_losses_of(best),
+        curves=logged.history.curves,
+        observed=observed,
+        film=film.path,
+        film_steps=steps,
+        pictures={"A held-out universe under the trained law": pictures / "rollout.png"}
+        | {f"The same {caption}": path for caption, path in strips.items()},
+        commands=_next(config, logged.run_id, logged.uri, logged.folder / "law" / artifact.FILE_NAME),
+    )
+    path = logged.folder / report.FILE_NAME
+    text = report.html(said)
+    atomically(path, lambda file: file.write_text(text))
+    logged.log_file(film.path, "pictures")
+    logged.log_file(path)
+
+
+def _next(config: TrainConfig, run_id: str, uri: str | None, law: Path) -> list[str]:
+    """What to type after a training."""
+    if uri is None:
+        named = as_override("law", short(law))
+        return [
+            f"python -m atheria.rollout {named} steps=1000 grid=128",
+            f"python -m atheria.evaluate {named}",
+        ]
+    store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
+    return [
+        f"python -m atheria.rollout run_id={run_id} steps=1000 grid=128{store}",
+        f"python -m atheria.evaluate run_id={run_id}{store}",
+        how_to_look(uri),
+    ]
+
+
+def _strip(trainer: Trainer, title: str, count: int, side: int = strip.SIDE) -> Picture:
+    """A held-out universe under the law as it is."""
+    wanted = strip.spread(trainer.horizon, count)
+    frames = [
+        Frame(step, psi.float().cpu().numpy()) for step, psi in trainer.held_out_rollout() if step in wanted
+    ]
+    return strip.strip(frames, title, side=side)
 
 
 def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
@@ -441,10 +530,8 @@ def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
         print("          no evaluation beat the untrained law, which was exported; see checkpoints/last.pth")
     print(f"law       {short(trained.law)}")
     print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
+    if (trained.folder / report.FILE_NAME).is_file():
+        print(f"report    {short(trained.folder / report.FILE_NAME)}")
     print("next")
-    if trained.tracking_uri is None:
-        print(f"  python -m atheria.rollout {as_override('law', short(trained.law))} steps=1000 grid=128")
-        return
-    store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
-    print(f"  python -m atheria.rollout run_id={trained.run_id} steps=1000 grid=128{store}")
-    print(f"  {how_to_look(trained.tracking_uri)}")
+    for command in _next(config, trained.run_id, trained.tracking_uri, trained.law):
+        print(f"  {command}")

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from atheria.film import save
+from atheria.figures import save
 from atheria.sweeps.report import Report, Row, brief
 
 MOST_BARS = 40
