@@ -16,6 +16,7 @@ from atheria.config import (
     RolloutConfig,
     SyncConfig,
     TrainConfig,
+    UiConfig,
     ViewConfig,
 )
 
@@ -29,6 +30,7 @@ SCHEMAS = {
     "sync": SyncConfig,
     "promote": PromoteConfig,
     "cache": CacheConfig,
+    "ui": UiConfig,
     "view": ViewConfig,
 }
 
