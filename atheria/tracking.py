@@ -40,6 +40,7 @@ LAW_DIGEST_TAG = "atheria.law.sha256"
 ID_TAG = "atheria.id"
 """The name that a run bears before a store has given it one; both find it."""
 PARENT_TAG = str(MLFLOW_PARENT_RUN_ID)
+_DESCRIPTION_TAG = "mlflow.note.content"
 MOST_METRICS, MOST_PARAMS = 1000, 100
 """What a store takes in one request."""
 LONGEST_VALUE = 6000
@@ -220,6 +221,18 @@ class Store:
                     f"`law`: {shown(self.uri)} has no law '{name}@{alias}'; give a run's law that name: "
                     f"python -m atheria.promote run_id=RUN_ID name={name} alias={alias}"
                 ) from None
+
+    def describe(self, experiment: str, text: str) -> str:
+        """Gives an experiment a description where it has none; returns its ID.
+
+        Raises:
+            MissingExperimentError: There is no experiment of that name.
+        """
+        with answering(self.uri):
+            found = self._existing_experiment(experiment)
+            if not self._client.get_experiment(found).tags.get(_DESCRIPTION_TAG):
+                self._client.set_experiment_tag(found, _DESCRIPTION_TAG, text)
+            return found
 
     def named_laws(self) -> list[str]:
         """The laws of the registry, as ``law=`` takes them: ``name@alias``."""

@@ -41,10 +41,10 @@ Numbers = dict[str, Any]
 
 
 @contextmanager
-def serving(overrides: list[str]) -> Iterator[str]:
-    """The address of a viewer in a process of its own."""
+def serving(overrides: list[str], folder: Path | None = None) -> Iterator[str]:
+    """The address of a viewer in a process of its own, in a folder."""
     command = [sys.executable, "-m", "atheria.view", "open=false", "tracking=off", *overrides]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder)
     assert process.stdout is not None
     try:
         address = ""

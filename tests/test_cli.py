@@ -87,6 +87,7 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
     [
         (["atheria.rollout"], "name the law by one of run_id=RUN_ID, law=name@alias, law=path.pt, best_of="),
         (["atheria.rollout", "run_id=a", "law=b"], "name the law by one of run_id=RUN_ID"),
+        (["atheria.ui"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.view"], "name the law by one of run_id=RUN_ID"),
         (["atheria.view", "law=none.pt", "open=false"], "there is no file 'none.pt'"),
         (["atheria.view", "law=a.pt", "port=70000"], "`port` must be less than or equal to 65535, got 70000"),
@@ -133,7 +134,7 @@ def test_other_commands_refuse_alike(command: list[str], message: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "export", "rollout", "evaluate", "view", "sync", "promote", "cache"]
+    "command", ["train", "export", "rollout", "evaluate", "view", "ui", "sync", "promote", "cache"]
 )
 def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_path: Path) -> None:
     code = (

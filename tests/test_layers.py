@@ -33,7 +33,8 @@ FLOORS = [
     {"atheria.resume"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",
-     "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache", "atheria.jobs.evaluate"},
+     "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache", "atheria.jobs.evaluate",
+     "atheria.jobs.ui"},
     {"atheria.sweeps.worker"},
     {"atheria.viewer", "atheria.viewer.commands", "atheria.viewer.palettes", "atheria.viewer.gate",
      "atheria.viewer.history", "atheria.viewer.choices"},
@@ -49,7 +50,7 @@ FLOORS = [
     {"atheria.sweeps.parent"},
     {"atheria.jobs.sweep"},
     {"atheria.train", "atheria.export", "atheria.rollout", "atheria.sync", "atheria.promote",
-     "atheria.cache", "atheria.compat", "atheria.evaluate", "atheria.view"},
+     "atheria.cache", "atheria.compat", "atheria.evaluate", "atheria.view", "atheria.ui"},
 ]  # fmt: skip
 
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}

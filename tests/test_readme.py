@@ -17,6 +17,7 @@ from atheria.config import (
     RolloutConfig,
     SyncConfig,
     TrainConfig,
+    UiConfig,
     ViewConfig,
 )
 
@@ -31,6 +32,7 @@ SCHEMAS = {
     "sync": SyncConfig,
     "promote": PromoteConfig,
     "cache": CacheConfig,
+    "ui": UiConfig,
     "view": ViewConfig,
 }
 

@@ -18,12 +18,11 @@ SIZES = {"laptop": (1366, 768, "dark"), "phone": (390, 844, "light")}
 def main(folder: Path) -> None:
     """Shows an untrained quantum walk, whose waves are something to see."""
     with tempfile.TemporaryDirectory() as scratch:
-        law = Path(scratch) / "law.pt"
+        law = Path(scratch) / "quantum_walk.pt"
         export(["model=quantum_walk", "model.d_state=5", f"output={law}", "physics.gamma=0"])
+        start = ["grid=128", "initial_state=particles", "initial_state.count=6"]
         with (
-            serving(
-                [f"law={law}", "grid=128", "initial_state=particles", "initial_state.count=6"]
-            ) as address,
+            serving([f"law={law.name}", *start], law.parent) as address,
             sync_playwright() as playwright,
         ):
             chromium = playwright.chromium.launch(**BROWSER)
@@ -34,10 +33,7 @@ def main(folder: Path) -> None:
                 page.keyboard.press("2" if name == "laptop" else "1")
                 while int(page.evaluate("document.body.dataset.step ?? 0")) < 90:
                     page.wait_for_timeout(50)
-                page.keyboard.press("Space")
-                page.wait_for_timeout(1200)
                 page.screenshot(path=folder / f"viewer_{name}.png")
-                page.keyboard.press("Space")
                 page.close()
             chromium.close()
 

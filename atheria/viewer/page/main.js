@@ -286,7 +286,7 @@ function showLegend() {
   context.putImageData(image, 0, 0);
   const { component, part } = state.look;
   const names = {
-    density: "density ρ, √ scale",
+    density: "density ρ, √",
     phase: "phase of Σψ",
     component: `${part === "re" ? "Re" : "Im"} ψ${subscript(component)}`,
     change: "‖Δψ‖",
