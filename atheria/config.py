@@ -98,6 +98,26 @@ def _as_sides(grid: Any) -> list[int]:
 Grid = Annotated[list[int], BeforeValidator(_as_sides)]
 
 
+def _as_grid_or_unbounded(grid: Any) -> list[int] | str:
+    if grid == "unbounded":
+        return "unbounded"
+    try:
+        return _as_sides(grid)
+    except ValueError as error:
+        raise ValueError(f"{error}, or unbounded") from None
+
+
+def _as_extent(extent: Any) -> list[int]:
+    sides = extent if isinstance(extent, list) else [extent, extent]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 2**31 for side in sides):
+        raise ValueError("should be N or [height, width], each from 1 to 2147483648")
+    return sides
+
+
+GridOrUnbounded = Annotated[list[int] | Literal["unbounded"], BeforeValidator(_as_grid_or_unbounded)]
+Extent = Annotated[list[int], BeforeValidator(_as_extent)]
+
+
 @dataclass(config=SCHEMA, frozen=True)
 class PhaseConfig:
     """The beginning of a training, on a smaller problem.
@@ -366,13 +386,20 @@ class ExportConfig:
 
 @dataclass(config=SCHEMA, frozen=True)
 class RolloutConfig:
-    """What `atheria.rollout` is told."""
+    """What `atheria.rollout` is told.
+
+    Attributes:
+        grid: Height and width, ``unbounded``, or None for the training grid.
+        extent: Height and width of where an unbounded universe's initial state is drawn; None for the
+            training grid.
+    """
 
     run_id: str | None
     law: str | None
     best_of: str | None
     steps: Positive
-    grid: Grid | None
+    grid: GridOrUnbounded | None
+    extent: Extent | None
     universes: Universes
     seed: Seed
     physics: dict[str, Any]

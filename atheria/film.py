@@ -16,7 +16,8 @@ from atheria.files import atomically
 
 DENSITY_COLOURS = "magma"
 _CONTRAST = 0.5  # exponent of the density's scale: faint matter stays visible
-_BRIGHTEST = 99.5  # percentile of the density that is shown brightest: a few hot cells hide no other
+_BRIGHTEST = 99.5  # percentile of matter's density that is shown brightest: a few hot cells hide no other
+_SHOWN_ENERGY = 0.75  # share of the energy that is in cells as bright or brighter, lest faint tails decide
 
 
 class Frame(NamedTuple):
@@ -31,17 +32,21 @@ def spread(steps: int, frames: int) -> list[int]:
     return sorted({round(i * steps / (frames - 1)) for i in range(frames)})
 
 
-def strip(frames: Sequence[Frame], title: str) -> Figure:
+def strip(frames: Sequence[Frame], title: str, cells_a_pixel: int = 1) -> Figure:
     """A film strip: one column a frame, density above, phase below, a scale that all frames share.
 
     The phase is that of sum_i psi_i; its brightness is the cell's density.
+
+    Args:
+        frames: One column each.
+        title: What they show.
+        cells_a_pixel: Cells along a side of the block of which each pixel is the one with most energy.
     """
     figure = Figure(figsize=(1.9 * len(frames) + 1.2, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(2, len(frames), squeeze=False)
     densities = [density(frame.psi) for frame in frames]
-    top = max(float(np.percentile(np.stack(densities), _BRIGHTEST)), 1e-12)
-    scale = PowerNorm(_CONTRAST, vmin=0.0, vmax=top, clip=True)
+    scale = PowerNorm(_CONTRAST, vmin=0.0, vmax=_brightest(np.stack(densities)), clip=True)
     for column, (frame, rho) in enumerate(zip(frames, densities, strict=True)):
         axes[0, column].imshow(rho, norm=scale, cmap=DENSITY_COLOURS, interpolation="nearest")
         axes[1, column].imshow(phase_image(frame.psi, scale), interpolation="nearest")
@@ -67,9 +72,20 @@ def strip(frames: Sequence[Frame], title: str) -> Figure:
         aspect=12,
     )
     wheel.set_ticks([0, 0.5, 1], labels=[r"$-\pi$", "0", r"$\pi$"])
-    height, width = frames[0].psi.shape[1:]
-    figure.suptitle(f"{title}, {height} x {width} cells", fontsize=10)
+    height, width = (side * cells_a_pixel for side in frames[0].psi.shape[1:])
+    shown = "" if cells_a_pixel == 1 else f", a pixel the brightest of {cells_a_pixel} x {cells_a_pixel}"
+    figure.suptitle(f"{title}, {height} x {width} cells{shown}", fontsize=10)
     return figure
+
+
+def _brightest(density: NDArray[np.float64]) -> float:
+    """The density that is shown brightest; 1 where there is no matter."""
+    matter = np.sort(density[density > 0])
+    if len(matter) == 0:
+        return 1.0
+    energy = np.cumsum(matter)
+    dense = matter[np.searchsorted(energy, (1 - _SHOWN_ENERGY) * energy[-1])]
+    return float(max(np.percentile(matter, _BRIGHTEST), dense))
 
 
 def density(psi: NDArray[np.float32]) -> NDArray[np.float64]:

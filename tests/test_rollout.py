@@ -86,7 +86,7 @@ def test_what_only_python_measures(in_run_folder: TrainedRun, monkeypatch: pytes
     for name, values in result.measured.items():
         assert values[1, 0] == pytest.approx(first_universe[name].item()), name
     assert result.measured["fidelity"][0].tolist() == pytest.approx([1] * 5)
-    monkeypatch.setattr("atheria.jobs.rollout.CELLS_MEASURED_TOGETHER", 200)  # two universes
+    monkeypatch.setattr("atheria.watch.CELLS_MEASURED_TOGETHER", 200)  # two universes
     in_turn = rollout(options).measured
     for name, values in in_turn.items():
         assert np.allclose(values, result.measured[name], atol=1e-12), name

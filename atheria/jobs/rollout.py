@@ -14,7 +14,7 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import film, initial_state, observables
+from atheria import film, initial_state, scattered
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
@@ -23,8 +23,10 @@ from atheria.film import Frame
 from atheria.philox import Lattice
 from atheria.progress import Progress
 from atheria.runs import start_run
+from atheria.scattered import Cells, cells_of
 from atheria.stores import how_to_look, store_uri
 from atheria.tracking import OutageError, find_run
+from atheria.watch import watch
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_OF_FRAMES = (
@@ -34,10 +36,8 @@ PRINTED_OF_FRAMES = (
     "symmetry_score",
     "zlib_complexity",
 )
+PRINTED_OF_CELLS = ("fidelity", "von_neumann_entropy", "purity", "l1_coherence", "neighbour_coherence")
 PRINTED_ROWS = 8
-
-CELLS_MEASURED_TOGETHER = 1 << 18
-"""Measuring takes a dozen times the memory of the field: many universes are measured in turn."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,13 @@ class Rollout:
     Attributes:
         steps: (T,) the steps that were observed.
         observables: By name, (T, B) each.
+        evaluated_cells: (T,) the cells of all universes that the law was evaluated in, in the step before.
         frames: Universe 0 along the way.
+        cells_a_pixel: Along a side of a frame's pixel, which is the cell of them that has the most energy.
         measured: What only Python measures, of every universe at the frames' steps, noise included: by
             name, (F, B) each.
-        psi: The last field, (B, 2d, H, W).
+        psi: The last field, (B, 2d, H, W); None where it is unbounded.
+        cells: The last cells of each unbounded universe; none on a grid.
         stopped: Why it ended before its last step, or None.
         folder: Where the files are.
         run_id: The child run it was logged as, or None for a law without a run.
@@ -58,9 +61,12 @@ class Rollout:
 
     steps: NDArray[np.int64]
     observables: dict[str, NDArray[np.float64]]
+    evaluated_cells: NDArray[np.int64]
     frames: list[Frame]
+    cells_a_pixel: int
     measured: dict[str, NDArray[np.float64]]
-    psi: NDArray[np.float32]
+    psi: NDArray[np.float32] | None
+    cells: list[Cells]
     stopped: str | None = None
     folder: Path = Path()
     run_id: str | None = None
@@ -72,6 +78,8 @@ def check(config: RolloutConfig) -> None:
     check_writable(Path(config.output), "output")
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
+    if config.extent is not None and config.grid != "unbounded":
+        raise UserError("`extent` is where an unbounded universe starts; add grid=unbounded, or leave it out")
     if config.initial_state["kind"] is not None:
         validate(InitialStateConfig, config.initial_state, at="initial_state")
 
@@ -87,14 +95,19 @@ def run(config: RolloutConfig) -> Rollout:
     engine, settings = _start(config, law)
     if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-        return _finish(_roll(engine, config), _home(config) / name)
+        return _finish(_roll(engine, config, settings.get("extent")), _home(config) / name)
     tracking, parent = _beside(run_id, config.tracking)
-    height, width = settings["grid"]
-    name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
+    where = "unbounded" if config.grid == "unbounded" else "{}x{}".format(*settings["grid"])
+    name = f"rollout-{config.steps}-{where}-seed{config.seed}"
     with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
         logged.log_params(settings)
-        result = replace(_roll(engine, config), run_id=logged.run_id)
-        for steps, series in ((result.steps, result.observables), (_frame_steps(result), result.measured)):
+        result = replace(_roll(engine, config, settings.get("extent")), run_id=logged.run_id)
+        everything = [(result.steps, result.observables), (_frame_steps(result), result.measured)]
+        if result.psi is None:
+            everything.append(
+                (result.steps, {"evaluated_cells": result.evaluated_cells[:, None].astype(np.float64)})
+            )
+        for steps, series in everything:
             for index, step in enumerate(steps):
                 logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
         if result.stopped:
@@ -136,11 +149,21 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         engine.set_noise(config.noise.name, config.noise.level)
         initial = _set_initial_state(engine, config, description)
     info = engine.info()
-    universes, _, height, width = engine.state().shape
+    if config.grid == "unbounded":
+        where: dict[str, Any] = {"grid": "unbounded"}
+        if initial.kind != "file":
+            where["extent"] = config.extent or description.training_grid
+        occupied = engine.step_native(0)
+        cells = (
+            f"{config.universes} x unbounded, {occupied} cells occupied, {info['evaluated_cells']} evaluated"
+        )
+    else:
+        height, width = engine.state().shape[2:]
+        where = {"grid": [height, width]}
+        cells = f"{config.universes} x {height} x {width} cells"
     print(
         f"law       {description.law}, d_state {description.d_state}, from {short(law)}\n"
-        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; "
-        f"{universes} x {height} x {width} cells",
+        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; {cells}",
         flush=True,
     )
     physics = {key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary")}
@@ -148,8 +171,8 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         "law": description.law,
         "law_sha256": sha256(law),
         "steps": config.steps,
-        "grid": [height, width],
-        "universes": universes,
+        **where,
+        "universes": config.universes,
         "seed": config.seed,
         "physics": physics,
         "noise": asdict(config.noise),
@@ -164,6 +187,10 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     chosen = description.initial_state
     if given["kind"] is not None:
         chosen = validate(InitialStateConfig, given, at="initial_state")
+    engine.seed = config.seed
+    if config.grid == "unbounded":
+        _set_cells(engine, chosen, config, description)
+        return chosen
     height, width = config.grid or description.training_grid
     if chosen.kind != "file":
         engine.start(chosen, config.seed, (height, width), config.universes)
@@ -171,19 +198,35 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     lattice = Lattice(config.universes, height, width, torch.device("cpu"))
     psi = initial_state.make(chosen, description.d_state, lattice, config.seed)
     engine.set_state(psi.numpy())
-    engine.seed = config.seed
     return chosen
 
 
-def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
+def _set_cells(
+    engine: Engine, chosen: InitialStateConfig, config: RolloutConfig, description: Description
+) -> None:
+    """Starts unbounded universes."""
+    if chosen.kind != "file":
+        height, width = config.extent or description.training_grid
+        engine.start(chosen, config.seed, None, config.universes, (height, width))
+        return
+    if config.extent is not None:
+        raise UserError(
+            "`extent` is for states that are drawn; a file says where its cells are: leave it out"
+        )
+    engine.reset("zeros", config.seed, None, config.universes)
+    found = scattered.read(chosen.path, description.d_state)
+    for universe in range(config.universes):
+        cells = found[universe % len(found)]
+        engine.set_cells(cells.coordinates, cells.amplitudes, universe)
+
+
+def _roll(engine: Engine, config: RolloutConfig, extent: list[int] | None) -> Rollout:
     """Steps to the end, or until the field is no longer finite."""
     film_steps = film.spread(config.steps, config.frames)
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
-    observed: list[tuple[int, list[dict[str, float]]]] = []
-    frames: list[Frame] = []
+    observed: list[tuple[int, list[dict[str, float]], int]] = []
     measured: list[dict[str, NDArray[np.float64]]] = []
-    torus = engine.info()["boundary"] == "torus"
-    initial = engine.state()
+    watching = watch(engine, extent)
     stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
@@ -193,27 +236,30 @@ def _roll(engine: Engine, config: RolloutConfig) -> Rollout:
         step = engine.step_count
         if step > before or mark == 0:
             if stopped or mark in observed_steps:
-                observed.append((step, engine.observables()))
+                observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
             if stopped or mark in film_steps:
-                psi = engine.state()
-                frames.append(Frame(step, psi[0].copy()))
-                measured.append(_measure(initial, psi, torus))
+                measured.append(watching.look())
         if stopped:
             break
         progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
     seconds = time.perf_counter() - started
     progress.close()
     print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables")
+    steps, universes, evaluated = zip(*observed, strict=True)
+    is_unbounded = config.grid == "unbounded"
     return Rollout(
-        steps=np.array([step for step, _ in observed]),
-        observables=_series([universes for _, universes in observed]),
-        frames=frames,
+        steps=np.array(steps),
+        observables=_series(universes),
+        evaluated_cells=np.array(evaluated),
+        frames=watching.frames(),
+        cells_a_pixel=watching.cells_a_pixel(),
         measured={
             name: np.stack([values[name] for values in measured])
             for name in measured[0]
             if name not in observed[0][1][0]
         },
-        psi=engine.state(),
+        psi=None if is_unbounded else engine.state(),
+        cells=[cells_of(engine, i) for i in range(config.universes)] if is_unbounded else [],
         stopped=stopped,
     )
 
@@ -227,24 +273,12 @@ def _advance(engine: Engine, steps: int) -> str | None:
     return None
 
 
-def _series(observed: list[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
+def _series(observed: Sequence[list[dict[str, float]]]) -> dict[str, NDArray[np.float64]]:
     """Lists over steps of lists over universes, as one array (T, B) for each observable."""
     return {
         name: np.array([[universe[name] for universe in universes] for universes in observed])
         for name in observed[0][0]
     }
-
-
-def _measure(
-    initial: NDArray[np.float32], psi: NDArray[np.float32], torus: bool
-) -> dict[str, NDArray[np.float64]]:
-    """Of each universe of psi, (B,) each."""
-    together = max(1, CELLS_MEASURED_TOGETHER // psi[0, 0].size)
-    parts = []
-    for first in range(0, len(psi), together):
-        before, now = (torch.from_numpy(field[first : first + together]) for field in (initial, psi))
-        parts.append({**observables.compare(before, now), **observables.measure(now, torus)})
-    return {name: torch.cat([part[name] for part in parts]).numpy() for name in parts[0]}
 
 
 def _frame_steps(result: Rollout) -> NDArray[np.int64]:
@@ -254,9 +288,19 @@ def _frame_steps(result: Rollout) -> NDArray[np.int64]:
 def _finish(result: Rollout, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
-    film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")
+    strip = film.strip(result.frames, "native rollout, universe 0", result.cells_a_pixel)
+    film.save(strip, folder / "strip.png")
     print(_table(result.steps, result.observables, PRINTED))
-    print(_table(_frame_steps(result), result.measured, PRINTED_OF_FRAMES))
+    of_frames = PRINTED_OF_FRAMES if result.psi is not None else PRINTED_OF_CELLS
+    print(_table(_frame_steps(result), result.measured, of_frames))
+    if result.psi is None:
+        occupied = sum(len(cells.coordinates) for cells in result.cells)
+        print(f"cells     {occupied} occupied, {result.evaluated_cells[-1]} evaluated in the last step")
+    if result.cells_a_pixel > 1:
+        print(
+            f"film      matter is spread too widely for a pixel a cell: one of the strip is the brightest of "
+            f"{result.cells_a_pixel} x {result.cells_a_pixel} cells"
+        )
     if result.stopped:
         print(f"stopped   {result.stopped}")
     print(f"field     {short(folder / 'field.npz')}")
@@ -265,12 +309,15 @@ def _finish(result: Rollout, folder: Path) -> Rollout:
 
 
 def _write_field(path: Path, result: Rollout) -> None:
+    """The field or the cells, and all that was measured; read with numpy.load."""
+    field = scattered.as_arrays(result.cells) if result.psi is None else {"psi": result.psi}
     with path.open("wb") as file:
         np.savez(
             file,
-            psi=result.psi,
             steps=result.steps,
+            evaluated_cells=result.evaluated_cells,
             allow_pickle=False,
+            **field,
             **{f"observable_{name}": values for name, values in result.observables.items()},
             measured_steps=_frame_steps(result),
             **{f"measured_{name}": values for name, values in result.measured.items()},
