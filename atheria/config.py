@@ -41,6 +41,8 @@ class PhysicsConfig:
         normalise: What is restored after a step: nothing, each cell's norm to 1, or the energy.
         fire_rate: Probability that a cell updates in a step.
         boundary: Padding of the law's convolutions; part of the law once it is built.
+        harmonic: Root mean square norm of the harmonic vacuum, which local laws read in vacuum cells; 0 for
+            none (`atheria.vacuum`).
     """
 
     gamma: Annotated[float, Field(ge=0, lt=1)]
@@ -48,6 +50,7 @@ class PhysicsConfig:
     normalise: Literal["none", "cell", "global"]
     fire_rate: Annotated[float, Field(gt=0, le=1)]
     boundary: Literal["torus", "zeros"]
+    harmonic: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(config=SCHEMA, frozen=True)

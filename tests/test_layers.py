@@ -20,7 +20,7 @@ FLOORS = [
     {"atheria.proven"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film",
      "atheria.journal", "atheria.stores", "atheria.foreign", "atheria.patterns", "atheria.checkpoint",
-     "atheria.ranks", "atheria.sweeps.points", "atheria.scattered"},
+     "atheria.ranks", "atheria.sweeps.points", "atheria.scattered", "atheria.vacuum"},
     {"atheria.cli", "atheria.laws.blocks", "atheria.physics", "atheria.tracking", "atheria.law_cache",
      "atheria.observables", "atheria.keeping", "atheria.sweeps.trials", "atheria.sweeps.report",
      "atheria.sweeps.launcher"},
@@ -102,7 +102,7 @@ def test_cpp_includes_go_down() -> None:
     floors = [
         {"philox.hpp", "field.hpp", "kernels/kernels.hpp", "parallel.hpp"},
         {"physics.hpp", "noise.hpp", "initial_state.hpp", "observables.hpp", "tiles.hpp", "planes.hpp"},
-        {"program.hpp"},
+        {"program.hpp", "vacuum.hpp"},
         {"region.hpp", "lowering.hpp"},
         {"spatial.hpp", "sweep.hpp"},
         {"plan.hpp", "law.hpp"},

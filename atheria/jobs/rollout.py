@@ -166,7 +166,9 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; {cells}",
         flush=True,
     )
-    physics = {key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary")}
+    physics = {
+        key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary", "harmonic")
+    }
     return engine, {
         "law": description.law,
         "law_sha256": sha256(law),

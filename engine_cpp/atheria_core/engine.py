@@ -53,7 +53,8 @@ class Engine(_Engine):
 
         Args:
             path: An artifact of Atheria, or a plain TorchScript file of a law.
-            physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary.
+            physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary,
+                harmonic.
 
         Raises:
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
