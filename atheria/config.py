@@ -41,6 +41,8 @@ class PhysicsConfig:
         normalise: What is restored after a step: nothing, each cell's norm to 1, or the energy.
         fire_rate: Probability that a cell updates in a step.
         boundary: Padding of the law's convolutions; part of the law once it is built.
+        harmonic: Root mean square norm of the harmonic vacuum, which local laws read in vacuum cells; 0 for
+            none (`atheria.vacuum`).
     """
 
     gamma: Annotated[float, Field(ge=0, lt=1)]
@@ -48,6 +50,7 @@ class PhysicsConfig:
     normalise: Literal["none", "cell", "global"]
     fire_rate: Annotated[float, Field(gt=0, le=1)]
     boundary: Literal["torus", "zeros"]
+    harmonic: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
 
 
 @dataclass(config=SCHEMA, frozen=True)
@@ -96,6 +99,26 @@ def _as_sides(grid: Any) -> list[int]:
 
 
 Grid = Annotated[list[int], BeforeValidator(_as_sides)]
+
+
+def _as_grid_or_unbounded(grid: Any) -> list[int] | str:
+    if grid == "unbounded":
+        return "unbounded"
+    try:
+        return _as_sides(grid)
+    except ValueError as error:
+        raise ValueError(f"{error}, or unbounded") from None
+
+
+def _as_extent(extent: Any) -> list[int]:
+    sides = extent if isinstance(extent, list) else [extent, extent]
+    if len(sides) != 2 or not all(type(side) is int and 1 <= side <= 2**31 for side in sides):
+        raise ValueError("should be N or [height, width], each from 1 to 2147483648")
+    return sides
+
+
+GridOrUnbounded = Annotated[list[int] | Literal["unbounded"], BeforeValidator(_as_grid_or_unbounded)]
+Extent = Annotated[list[int], BeforeValidator(_as_extent)]
 
 
 @dataclass(config=SCHEMA, frozen=True)
@@ -366,13 +389,20 @@ class ExportConfig:
 
 @dataclass(config=SCHEMA, frozen=True)
 class RolloutConfig:
-    """What `atheria.rollout` is told."""
+    """What `atheria.rollout` is told.
+
+    Attributes:
+        grid: Height and width, ``unbounded``, or None for the training grid.
+        extent: Height and width of where an unbounded universe's initial state is drawn; None for the
+            training grid.
+    """
 
     run_id: str | None
     law: str | None
     best_of: str | None
     steps: Positive
-    grid: Grid | None
+    grid: GridOrUnbounded | None
+    extent: Extent | None
     universes: Universes
     seed: Seed
     physics: dict[str, Any]

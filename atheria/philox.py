@@ -26,6 +26,8 @@ DAMAGE = 241
 """Stream of damage."""
 LENGTH = 242
 """Stream of the length of a rollout, at the origin."""
+VACUUM = 243
+"""Stream of the waves of the harmonic vacuum, of all universes."""
 STREAMS = 256
 """Streams of a universe."""
 

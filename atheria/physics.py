@@ -1,6 +1,6 @@
 """One step of the model; the engine's ``advance`` in C++ does exactly this.
 
-delta   = law(psi)
+delta   = law(psi)                     of `atheria.vacuum` too, where vacuum is harmonic
 phi     = (1 - gamma) psi + delta
 phi     = psi + m (phi - psi)          m: Bernoulli mask per cell, rate fire_rate
 phi(x)  = 0                            where ||phi(x)|| <= epsilon
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from atheria import noise
+from atheria import noise, vacuum
 from atheria.config import PhysicsConfig
 from atheria.field import energy_density, total_energy
 from atheria.laws import initial_memory, propose
@@ -73,6 +73,10 @@ class Dynamics:
     gradient_checkpointing: bool = False
     first_universe: int = 0
 
+    def __post_init__(self) -> None:
+        """Raises UserError where the law does not suit the physics."""
+        vacuum.check(self.law, self.physics)
+
     def start(self, psi: Tensor, step: int = 0) -> State:
         """The state that begins with the field psi (B, 2d, H, W)."""
         memory = initial_memory(self.law, psi)
@@ -86,7 +90,7 @@ class Dynamics:
         return self._step(state)
 
     def _step(self, state: State) -> State:
-        delta, memory = self._propose(state)
+        delta, memory = self._in_vacuum(state) if self.physics.harmonic > 0 else self._propose(state)
         mask = None
         if self.physics.fire_rate < 1:
             mask = fire_mask(state, self.physics.fire_rate, self.seed, self.first_universe)
@@ -101,6 +105,18 @@ class Dynamics:
         for _ in range(steps):
             state = self.step(state)
         return state
+
+    def _in_vacuum(self, state: State) -> tuple[Tensor, Tensor | None]:
+        """As `_propose`, where vacuum cells are read as harmonic."""
+        psi = state.psi
+        _, channels, *size = psi.shape
+        occupied = (psi != 0).any(dim=1, keepdim=True)
+        level, place = self.physics.harmonic, (size[0], size[1])
+        field = vacuum.waves(level, channels // 2, place, self.seed, state.step, psi)
+        delta, memory = self._propose(state._replace(psi=torch.where(occupied, psi, field)))
+        radius = int(self.law.receptive_radius)  # type: ignore[arg-type]
+        near = vacuum.near(occupied, radius, self.physics.boundary == "torus")
+        return torch.where(near, delta, 0.0), memory
 
     def _propose(self, state: State) -> tuple[Tensor, Tensor | None]:
         device = state.psi.device.type

@@ -25,7 +25,11 @@ def spread(steps: int, frames: int) -> list[int]:
 
 
 def strip(
-    frames: Sequence[Frame], title: str, views: Sequence[View] | None = None, side: int = SIDE
+    frames: Sequence[Frame],
+    title: str,
+    views: Sequence[View] | None = None,
+    side: int = SIDE,
+    cells_a_pixel: int = 1,
 ) -> Picture:
     """A film strip: a column for each frame, a row for each view, a scale that a whole row shares.
 
@@ -34,17 +38,25 @@ def strip(
         title: What stands above.
         views: None for density and phase.
         side: The longer side of a panel, about, in pixels.
+        cells_a_pixel: Cells along a side of the block of which each of a frame's is the one with most energy.
     """
+    height, width = (cells * cells_a_pixel for cells in frames[0].psi.shape[1:])
+    shown = "" if cells_a_pixel == 1 else f", a pixel the brightest of {cells_a_pixel} × {cells_a_pixel}"
     return sheet(
         [(view.name, view, frames) for view in views or (Density(), Phase())],
         [f"step {frame.step}" for frame in frames],
-        f"{title}, {frames[0].psi.shape[1]} × {frames[0].psi.shape[2]} cells",
+        f"{title}, {height} × {width} cells{shown}",
         side,
+        cells_a_pixel,
     )
 
 
 def sheet(
-    rows: Sequence[tuple[str, View, Sequence[Frame]]], heads: Sequence[str], title: str, side: int = SIDE
+    rows: Sequence[tuple[str, View, Sequence[Frame]]],
+    heads: Sequence[str],
+    title: str,
+    side: int = SIDE,
+    cells_a_pixel: int = 1,
 ) -> Picture:
     """A table of images.
 
@@ -53,6 +65,7 @@ def sheet(
         heads: What stands above the columns.
         title: What stands above all.
         side: The longer side of a panel, about, in pixels.
+        cells_a_pixel: As for `strip`.
     """
     tops = {
         id(view): view.top([frame for _, other, frames in rows if other is view for frame in frames])
@@ -84,7 +97,8 @@ def sheet(
         _draw_bar(picture, (left + len(heads) * (width + _GAP), y), height, view, tops[id(view)])
         y += height + _GAP
     first, pixels = images[0][0]
-    draw_scale_bar(draw, (left + (width - first.width) // 2, y), pixels, first.width // 2, LIGHT, _TYPE - 2)
+    bar = (left + (width - first.width) // 2, y)
+    draw_scale_bar(draw, bar, pixels / cells_a_pixel, first.width // 2, LIGHT, _TYPE - 2)
     return picture
 
 

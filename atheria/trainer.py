@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
-from atheria import checkpoint, curriculum, initial_state, noise, observables
+from atheria import checkpoint, curriculum, initial_state, noise, observables, vacuum
 from atheria.config import TrainConfig, TrainerConfig, UserError
 from atheria.field import total_energy
 from atheria.laws import Law, initial_memory
@@ -51,6 +51,7 @@ class Trainer:
         settings = config.trainer
         self._ranks = ranks or Ranks()
         check_settings(settings, self._ranks.place.size)
+        vacuum.check(law, config.physics)
         self._dtype = torch.float64 if settings.precision == "fp64" else torch.float32
         self.law = law.to(self._dtype)
         self.episode = 0

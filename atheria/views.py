@@ -18,7 +18,7 @@ Field = NDArray[np.float32]
 Values = NDArray[np.float64]
 
 _CONTRAST = 0.5  # exponent of the density's scale: faint matter stays visible
-_BRIGHTEST = 99.5  # percentile that is shown lightest: a few hot cells hide no other
+_BRIGHTEST = 99.5  # percentile of matter that is shown lightest: a few hot cells hide no other
 _SMALLEST = 1e-12
 _GUTTER = 110  # grey between panels, which no map of colours has
 
@@ -71,9 +71,9 @@ class View(ABC):
         return self.bar(np.linspace(0, 1, most))
 
     def top(self, frames: Sequence[Frame]) -> float:
-        """The top that suits some frames: all but their largest half per cent of cells are below it."""
+        """The top that suits some frames: all but the largest half per cent of what is not 0 is below it."""
         sizes = np.abs(np.stack([self.values(frame) for frame in frames]))
-        finite = sizes[np.isfinite(sizes)]
+        finite = sizes[np.isfinite(sizes) & (sizes > 0)]
         return max(float(np.percentile(finite, _BRIGHTEST)), _SMALLEST) if finite.size else 1.0
 
 

@@ -134,6 +134,7 @@ nb::dict to_dict(const atheria::Info& info) {
   result["gamma"] = info.physics.gamma;
   result["epsilon"] = info.physics.epsilon;
   result["fire_rate"] = info.physics.fire_rate;
+  result["harmonic"] = info.physics.harmonic.level;
   result["normalise"] = std::string(name_of(info.physics.normalise));
   result["boundary"] = info.physics.boundary;
   result["noise"] = info.noise.name;
@@ -196,14 +197,15 @@ NB_MODULE(_core, m) {
           "_load_model",
           [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state,
              std::optional<std::int64_t> receptive_radius, const Sides& training_grid, double gamma,
-             double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary) {
-            const atheria::Physics physics{gamma, epsilon, fire_rate, atheria::parse_normalise(normalise),
-                                           boundary};
+             double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary,
+             double harmonic) {
+            const atheria::Physics physics{
+                gamma, epsilon, fire_rate, atheria::parse_normalise(normalise), boundary, {harmonic}};
             const Engine::Description description{d_state, receptive_radius, size_of(training_grid)};
             self.without_gil([&](Engine& engine) { engine.load_model(path, description, physics); });
           },
           "path"_a, nb::kw_only(), "d_state"_a.none(), "receptive_radius"_a.none(), "training_grid"_a.none(),
-          "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a, "boundary"_a)
+          "gamma"_a, "epsilon"_a, "fire_rate"_a, "normalise"_a, "boundary"_a, "harmonic"_a)
       .def(
           "set_state",
           [](BoundEngine& self, nb::object state) {

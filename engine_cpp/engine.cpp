@@ -28,6 +28,15 @@ constexpr std::int64_t largest_side = 65536;
 
 constexpr Size usual_extent{64, 64};
 
+// How far from matter a law may make something of the harmonic vacuum.
+std::int64_t reach_of(const Law& law, std::optional<std::int64_t> described) {
+  const auto reach = described ? described : law.receptive_radius();
+  require(reach && !law.has_memory(),
+          "`harmonic` needs a local law without memory: what vacuum does counts only within the law's radius "
+          "of matter. Train with model.norm=pixel, or leave it 0");
+  return *reach;
+}
+
 // Unbounded universes that start as a grid of the size `extent` does.
 std::unique_ptr<Unbounded> make_unbounded(const InitialState& initial, const Shape& extent,
                                           std::uint64_t seed) {
@@ -75,11 +84,13 @@ void Engine::load_model(const std::string& path, const Description& description,
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
   auto law = load_law(path, components, device_, {backend_, precision_, description.receptive_radius});
+  auto own_physics = physics;
+  if (physics.harmonic.level > 0) own_physics.harmonic.reach = reach_of(*law, description.receptive_radius);
   const c10::InferenceMode inference;
-  auto start = universe_ ? universe_->restarted(*law, components, physics) : nullptr;
+  auto start = universe_ ? universe_->restarted(*law, components, own_physics) : nullptr;
   law_ = std::move(law);
   d_state_ = components;
-  physics_ = physics;
+  physics_ = std::move(own_physics);
   training_grid_ = description.training_grid;
   universe_ = std::move(start);
 }
@@ -196,8 +207,8 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
                                          const BetweenSteps& between_steps) {
   require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
   require(observe_every >= 1, "`observe_every` must be at least 1, got " + std::to_string(observe_every));
-  require(!stop.fixed_point || (physics_.fire_rate == 1 && (noise_.name == "none" || noise_.level == 0)),
-          "`stop` fixed_point needs a step without chance: `fire_rate` 1 and no noise");
+  require(!stop.fixed_point || (physics_.fire_rate == 1 && physics_.harmonic.level == 0 && noise_.is_off()),
+          "`stop` fixed_point needs a step without chance or waves: `fire_rate` 1, `harmonic` 0, no noise");
   const c10::InferenceMode inference;
   std::vector<Observation> observations{{universe().step_count(), observables()}};
   for (std::int64_t i = 1; i <= steps; ++i) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "philox.hpp"
+#include "vacuum.hpp"
 
 namespace atheria {
 namespace {
@@ -39,6 +40,15 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
   return at::where((index >= 0).logical_and(index < size), index, at::full_like(index, -1));
 }
 
+Law::Advanced advance_in_vacuum(Law& law, const at::Tensor& psi, const Physics& physics,
+                                const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
+  const auto& [level, reach] = physics.harmonic;
+  auto delta = law.forward(with_vacuum(psi, level, seed, step), {}).delta;
+  check_delta(delta, psi);
+  delta = at::where(near_matter(psi, reach, physics.boundary == "torus"), delta, at::zeros({}, at::kFloat));
+  return {advance(psi, delta, physics, reference_energy, seed, step).contiguous(), {}};
+}
+
 }  // namespace
 
 Grid::Grid(at::Tensor psi, Law& law) {
@@ -60,7 +70,9 @@ void Grid::edit(at::Tensor psi) {
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
-  auto [quiet, memory, tally] = law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
+  auto [quiet, memory, tally] =
+      physics.harmonic.level > 0 ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
+                                 : law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   const bool is_known = tally && next.is_same(quiet);

@@ -19,6 +19,7 @@ inline constexpr std::uint32_t fire = 0;
 inline constexpr std::uint32_t noise = 64;
 inline constexpr std::uint32_t coin = 159;  // one draw per universe, at the origin
 inline constexpr std::uint32_t initial_state = 160;
+inline constexpr std::uint32_t vacuum = 243;  // the same waves in every universe: counted as the first's
 inline constexpr std::uint32_t count = 256;
 
 // More would run into the next stream, or wrap around the counter.

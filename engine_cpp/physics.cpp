@@ -35,6 +35,8 @@ void Physics::check() const {
   };
   require(gamma >= 0 && gamma < 1, "`gamma` must be at least 0 and below 1", gamma);
   require(epsilon >= 0 && std::isfinite(epsilon), "`epsilon` must be at least 0 and finite", epsilon);
+  require(harmonic.level >= 0 && std::isfinite(harmonic.level), "`harmonic` must be at least 0 and finite",
+          harmonic.level);
   require(fire_rate > 0 && fire_rate <= 1, "`fire_rate` must be above 0 and at most 1", fire_rate);
 }
 

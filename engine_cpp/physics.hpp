@@ -16,12 +16,19 @@ enum class Normalise { none, cell, global };
 Normalise parse_normalise(std::string_view name);
 std::string_view name_of(Normalise normalise);
 
+// What laws read in vacuum.
+struct Harmonic {
+  double level = 0.0;      // root mean square norm of a cell; 0: vacuum is read as it is
+  std::int64_t reach = 0;  // of the law: further from matter, what it makes of vacuum does not count
+};
+
 struct Physics {
   double gamma = 0.0;      // amplitude decay per step, [0, 1)
   double epsilon = 0.0;    // cells of norm <= epsilon become vacuum
   double fire_rate = 1.0;  // probability that a cell updates, (0, 1]
   Normalise normalise = Normalise::none;
   std::string boundary = "torus";  // baked into the law; reported, never applied
+  Harmonic harmonic{};
 
   // Throws std::invalid_argument where a value is outside its range.
   void check() const;

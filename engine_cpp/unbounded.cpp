@@ -149,8 +149,10 @@ std::unique_ptr<Universe> Unbounded::copy() const {
 }
 
 void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
-  const auto* const kernel = kernel_of(law);
-  const auto evaluated = plan(radius_of(law));
+  // A kernel for scattered cells would take what a cell reads for what it holds.
+  const bool in_vacuum = physics.harmonic.level > 0;
+  const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);
+  const auto evaluated = plan(in_vacuum ? physics.harmonic.reach : radius_of(law));
   const ScatteredStep work{now_, next_, tiles_, physics, seed, step_count_};
   bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
   if (finite && physics.normalise == Normalise::global) finite = restore_energy();

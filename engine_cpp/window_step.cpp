@@ -7,11 +7,13 @@
 #include <cmath>
 #include <limits>
 #include <numeric>
+#include <optional>
 #include <tuple>
 
 #include "parallel.hpp"
 #include "philox.hpp"
 #include "scattered.hpp"
+#include "vacuum.hpp"
 
 namespace atheria {
 namespace {
@@ -125,7 +127,12 @@ void advance_cell(const float* psi, bool fires, const Physics& physics, float* n
 class Windows {
  public:
   Windows(Law& law, std::int64_t radius, const ScatteredStep& work)
-      : law_(law), work_(work), geometry_(radius, law.stride()), blocks_(work, geometry_.block) {}
+      : law_(law), work_(work), geometry_(radius, law.stride()), blocks_(work, geometry_.block) {
+    if (work.physics.harmonic.level > 0) {
+      const auto d_state = static_cast<std::int64_t>(work.next.front().width() / 2);
+      vacuum_.emplace(work.physics.harmonic.level, d_state, work.seed, work.step);
+    }
+  }
 
   bool step() {
     const auto side = geometry_.window();
@@ -145,8 +152,11 @@ class Windows {
     parallel_for(end - first, [&](std::int64_t begin, std::int64_t stop) {
       for (auto i = first + begin; i < first + stop; ++i) {
         const auto& block = blocks_[i];
-        gather(work_.now[block.universe], block.x - geometry_.halo, block.y - geometry_.halo, side,
-               fields + (i - first) * numbers);
+        const auto x = block.x - geometry_.halo;
+        const auto y = block.y - geometry_.halo;
+        auto* const field = fields + (i - first) * numbers;
+        if (vacuum_) fill_vacuum(x, y, field);
+        gather(work_.now[block.universe], x, y, side, field);
       }
     });
     const auto proposed = law_.forward(psi, {}).delta;
@@ -156,6 +166,14 @@ class Windows {
     parallel_for(end - first, [&](std::int64_t begin, std::int64_t stop) {
       for (auto i = first + begin; i < first + stop; ++i) scatter(blocks_[i], deltas + (i - first) * numbers);
     });
+  }
+
+  void fill_vacuum(std::int64_t x, std::int64_t y, float* field) const {
+    const auto side = geometry_.window();
+    const auto d_state = static_cast<std::int64_t>(work_.next.front().width() / 2);
+    for (std::int64_t i = 0; i < d_state; ++i) {
+      vacuum_->fill(i, x, y, side, side, field + i * side * side, field + (d_state + i) * side * side);
+    }
   }
 
   void scatter(const Block& block, const float* delta) {
@@ -196,6 +214,7 @@ class Windows {
   const ScatteredStep& work_;
   Geometry geometry_;
   Blocks blocks_;
+  std::optional<HarmonicVacuum> vacuum_;
   std::atomic<bool> finite_ = true;
 };
 

@@ -115,6 +115,8 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
         (["atheria.rollout", "run_id=12e4"], "`run_id` must be a valid string, got 120000.0; quote it"),
         (["atheria.rollout", "run_id=abc"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.rollout", "law=none.pt"], "there is no file 'none.pt'"),
+        (["atheria.rollout", "law=a.pt", "grid=8", "extent=8"], "`extent` is where an unbounded universe"),
+        (["atheria.rollout", "law=a.pt", "grid=open"], "each from 1 to 65536, or unbounded, got 'open'"),
         (["atheria.export"], "say what to export"),
         (["atheria.export", "model=mlp"], "`output` is missing"),
         (["atheria.export", "model=unet", "grid=6", "output=x.pt"], "`grid` must be multiples of"),

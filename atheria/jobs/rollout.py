@@ -14,20 +14,21 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import initial_state, strip
+from atheria import initial_state, scattered, strip
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.film import Film, check_format
-from atheria.measuring import measured as measured_on
 from atheria.measuring import series
 from atheria.philox import Lattice
 from atheria.progress import Progress
 from atheria.runs import start_run
+from atheria.scattered import Cells, cells_of
 from atheria.stores import how_to_look, store_uri
 from atheria.tracking import OutageError, find_run
 from atheria.views import VIEWS, Density, Field, Frame, Phase, View
+from atheria.watch import Watch, watch
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_OF_FRAMES = (
@@ -37,6 +38,7 @@ PRINTED_OF_FRAMES = (
     "symmetry_score",
     "zlib_complexity",
 )
+PRINTED_OF_CELLS = ("fidelity", "von_neumann_entropy", "purity", "l1_coherence", "neighbour_coherence")
 PRINTED_ROWS = 8
 
 
@@ -47,10 +49,13 @@ class Rollout:
     Attributes:
         steps: (T,) the steps that were observed.
         observables: By name, (T, B) each.
+        evaluated_cells: (T,) the cells of all universes that the law was evaluated in, in the step before.
         frames: Universe 0 along the way.
+        cells_a_pixel: Along a side of a frame's pixel, which is the cell of them that has the most energy.
         measured: What only Python measures, of every universe at the frames' steps, noise included: by
             name, (F, B) each.
-        psi: The last field, (B, 2d, H, W).
+        psi: The last field, (B, 2d, H, W); None where it is unbounded.
+        cells: The last cells of each unbounded universe; none on a grid.
         stopped: Why it ended before its last step, or None.
         folder: Where the files are.
         film: The film, where one was asked for.
@@ -59,9 +64,12 @@ class Rollout:
 
     steps: NDArray[np.int64]
     observables: dict[str, NDArray[np.float64]]
+    evaluated_cells: NDArray[np.int64]
     frames: list[Frame]
+    cells_a_pixel: int
     measured: dict[str, NDArray[np.float64]]
-    psi: NDArray[np.float32]
+    psi: NDArray[np.float32] | None
+    cells: list[Cells]
     stopped: str | None = None
     folder: Path = Path()
     film: Path | None = None
@@ -75,6 +83,8 @@ def check(config: RolloutConfig) -> None:
     check_format(config.film)
     if config.noise.name == "none" and config.noise.level > 0:
         raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
+    if config.extent is not None and config.grid != "unbounded":
+        raise UserError("`extent` is where an unbounded universe starts; add grid=unbounded, or leave it out")
     if config.initial_state["kind"] is not None:
         validate(InitialStateConfig, config.initial_state, at="initial_state")
 
@@ -91,14 +101,20 @@ def run(config: RolloutConfig) -> Rollout:
     if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         folder = _home(config) / name
-        return _finish(_roll(engine, config, folder), config, folder)
+        return _finish(_roll(engine, config, folder, settings.get("extent")), config, folder)
     tracking, parent = _beside(run_id, config.tracking)
-    height, width = settings["grid"]
-    name = f"rollout-{config.steps}-{height}x{width}-seed{config.seed}"
+    where = "unbounded" if config.grid == "unbounded" else "{}x{}".format(*settings["grid"])
+    name = f"rollout-{config.steps}-{where}-seed{config.seed}"
     with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
         logged.log_params(settings)
-        result = replace(_roll(engine, config, logged.folder), run_id=logged.run_id)
-        for steps, series in ((result.steps, result.observables), (_frame_steps(result), result.measured)):
+        rolled = _roll(engine, config, logged.folder, settings.get("extent"))
+        result = replace(rolled, run_id=logged.run_id)
+        everything = [(result.steps, result.observables), (_frame_steps(result), result.measured)]
+        if result.psi is None:
+            everything.append(
+                (result.steps, {"evaluated_cells": result.evaluated_cells[:, None].astype(np.float64)})
+            )
+        for steps, series in everything:
             for index, step in enumerate(steps):
                 logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
         if result.stopped:
@@ -142,20 +158,32 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         engine.set_noise(config.noise.name, config.noise.level)
         initial = _set_initial_state(engine, config, description)
     info = engine.info()
-    universes, _, height, width = engine.state().shape
+    if config.grid == "unbounded":
+        where: dict[str, Any] = {"grid": "unbounded"}
+        if initial.kind != "file":
+            where["extent"] = config.extent or description.training_grid
+        occupied = engine.step_native(0)
+        cells = (
+            f"{config.universes} x unbounded, {occupied} cells occupied, {info['evaluated_cells']} evaluated"
+        )
+    else:
+        height, width = engine.state().shape[2:]
+        where = {"grid": [height, width]}
+        cells = f"{config.universes} x {height} x {width} cells"
     print(
         f"law       {description.law}, d_state {description.d_state}, from {short(law)}\n"
-        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; "
-        f"{universes} x {height} x {width} cells",
+        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; {cells}",
         flush=True,
     )
-    physics = {key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary")}
+    physics = {
+        key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary", "harmonic")
+    }
     return engine, {
         "law": description.law,
         "law_sha256": sha256(law),
         "steps": config.steps,
-        "grid": [height, width],
-        "universes": universes,
+        **where,
+        "universes": config.universes,
         "seed": config.seed,
         "physics": physics,
         "noise": asdict(config.noise),
@@ -170,6 +198,10 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     chosen = description.initial_state
     if given["kind"] is not None:
         chosen = validate(InitialStateConfig, given, at="initial_state")
+    engine.seed = config.seed
+    if config.grid == "unbounded":
+        _set_cells(engine, chosen, config, description)
+        return chosen
     height, width = config.grid or description.training_grid
     if chosen.kind != "file":
         engine.start(chosen, config.seed, (height, width), config.universes)
@@ -177,20 +209,36 @@ def _set_initial_state(engine: Engine, config: RolloutConfig, description: Descr
     lattice = Lattice(config.universes, height, width, torch.device("cpu"))
     psi = initial_state.make(chosen, description.d_state, lattice, config.seed)
     engine.set_state(psi.numpy())
-    engine.seed = config.seed
     return chosen
 
 
-def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
+def _set_cells(
+    engine: Engine, chosen: InitialStateConfig, config: RolloutConfig, description: Description
+) -> None:
+    """Starts unbounded universes."""
+    if chosen.kind != "file":
+        height, width = config.extent or description.training_grid
+        engine.start(chosen, config.seed, None, config.universes, (height, width))
+        return
+    if config.extent is not None:
+        raise UserError(
+            "`extent` is for states that are drawn; a file says where its cells are: leave it out"
+        )
+    engine.reset("zeros", config.seed, None, config.universes)
+    found = scattered.read(chosen.path, description.d_state)
+    for universe in range(config.universes):
+        cells = found[universe % len(found)]
+        engine.set_cells(cells.coordinates, cells.amplitudes, universe)
+
+
+def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] | None) -> Rollout:
     """Steps to the end, or until the field is no longer finite."""
     strip_steps = strip.spread(config.steps, config.frames)
     film_steps = range(0, config.steps + 1, config.film_every) if config.film else range(0)
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
-    observed: list[tuple[int, list[dict[str, float]]]] = []
-    frames: list[Frame] = []
+    observed: list[tuple[int, list[dict[str, float]], int]] = []
     measured: list[dict[str, NDArray[np.float64]]] = []
-    torus = engine.info()["boundary"] == "torus"
-    initial = engine.state()
+    watching = watch(engine, extent)
     stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
@@ -199,19 +247,16 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
         for mark in sorted({*observed_steps, *strip_steps, *film_steps}):
             before = engine.step_count
             is_shown = mark in strip_steps or mark in film_steps
-            stopped, earlier = _advance(engine, mark - before, is_shown and view.needs_before)
+            needs_earlier = is_shown and view.needs_before
+            stopped, earlier = _advance(engine, mark - before, watching if needs_earlier else None)
             step = engine.step_count
             if step > before or mark == 0:
                 if stopped or mark in observed_steps:
-                    observed.append((step, engine.observables()))
-                if stopped or is_shown:
-                    psi = engine.state()
-                    frame = Frame(step, psi[0].copy(), earlier)
+                    observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
                 if stopped or mark in strip_steps:
-                    frames.append(frame)
-                    measured.append(measured_on(initial, psi, torus))
+                    measured.append(watching.look(earlier))
                 if film is not None and not stopped and mark in film_steps:
-                    film.add(frame)
+                    film.add(Frame(step, watching.field(), earlier))
             if stopped:
                 break
             progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
@@ -219,16 +264,21 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path) -> Rollout:
     progress.close()
     shown = "" if film is None else f" and a film of {film.frames} frames"
     print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables{shown}")
+    steps, universes, evaluated = zip(*observed, strict=True)
+    is_unbounded = config.grid == "unbounded"
     return Rollout(
-        steps=np.array([step for step, _ in observed]),
-        observables=series([universes for _, universes in observed]),
-        frames=frames,
+        steps=np.array(steps),
+        observables=series(list(universes)),
+        evaluated_cells=np.array(evaluated),
+        frames=watching.frames(),
+        cells_a_pixel=watching.cells_a_pixel(),
         measured={
             name: np.stack([values[name] for values in measured])
             for name in measured[0]
             if name not in observed[0][1][0]
         },
-        psi=engine.state(),
+        psi=None if is_unbounded else engine.state(),
+        cells=[cells_of(engine, i) for i in range(config.universes)] if is_unbounded else [],
         stopped=stopped,
         film=None if film is None else film.path,
     )
@@ -240,13 +290,13 @@ def _film(config: RolloutConfig, folder: Path, view: View) -> Film | nullcontext
     return Film(folder / f"film.{config.film}", view, "native rollout", config.film_scale)
 
 
-def _advance(engine: Engine, steps: int, keeps_earlier: bool) -> tuple[str | None, Field | None]:
+def _advance(engine: Engine, steps: int, earlier_of: Watch | None) -> tuple[str | None, Field | None]:
     """Steps; returns why the field stopped being finite, or None, and universe 0 a step before the last."""
     earlier = None
     try:
-        if keeps_earlier and steps > 0:
+        if earlier_of is not None and steps > 0:
             engine.step_native(steps - 1)
-            earlier = engine.state()[0].copy()
+            earlier = earlier_of.field()
             steps = 1
         engine.step_native(steps)
     except OverflowError as error:
@@ -262,11 +312,23 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
     views: list[View] = [Density(), Phase()]
-    if config.view not in [view.name for view in views]:
+    is_drawn = result.psi is not None or not VIEWS[config.view].needs_before
+    if is_drawn and config.view not in [view.name for view in views]:
         views.append(VIEWS[config.view]())
-    strip.save(strip.strip(result.frames, "native rollout, universe 0", views), folder / "strip.png")
+    title = "native rollout, universe 0"
+    picture = strip.strip(result.frames, title, views, cells_a_pixel=result.cells_a_pixel)
+    strip.save(picture, folder / "strip.png")
     print(_table(result.steps, result.observables, PRINTED))
-    print(_table(_frame_steps(result), result.measured, PRINTED_OF_FRAMES))
+    of_frames = PRINTED_OF_FRAMES if result.psi is not None else PRINTED_OF_CELLS
+    print(_table(_frame_steps(result), result.measured, of_frames))
+    if result.psi is None:
+        occupied = sum(len(cells.coordinates) for cells in result.cells)
+        print(f"cells     {occupied} occupied, {result.evaluated_cells[-1]} evaluated in the last step")
+    if result.cells_a_pixel > 1:
+        print(
+            "strip     matter is spread too widely for a pixel a cell: one is the brightest of "
+            f"{result.cells_a_pixel} x {result.cells_a_pixel} cells"
+        )
     if result.stopped:
         print(f"stopped   {result.stopped}")
     print(f"field     {short(folder / 'field.npz')}")
@@ -277,12 +339,15 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
 
 
 def _write_field(path: Path, result: Rollout) -> None:
+    """The field or the cells, and all that was measured; read with numpy.load."""
+    field = scattered.as_arrays(result.cells) if result.psi is None else {"psi": result.psi}
     with path.open("wb") as file:
         np.savez(
             file,
-            psi=result.psi,
             steps=result.steps,
+            evaluated_cells=result.evaluated_cells,
             allow_pickle=False,
+            **field,
             **{f"observable_{name}": values for name, values in result.observables.items()},
             measured_steps=_frame_steps(result),
             **{f"measured_{name}": values for name, values in result.measured.items()},

@@ -53,7 +53,8 @@ class Engine(_Engine):
 
         Args:
             path: An artifact of Atheria, or a plain TorchScript file of a law.
-            physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary.
+            physics: Replaces values of the file's: gamma, epsilon, normalise, fire_rate, boundary,
+                harmonic.
 
         Raises:
             ValueError: The file is missing, damaged, no law, or does not suit `d_state`.
@@ -67,11 +68,16 @@ class Engine(_Engine):
             self.start(description.initial_state, description.seed, (height, width))
 
     def start(
-        self, initial: InitialStateConfig, seed: int, grid: tuple[int, int] | None, universes: int = 1
+        self,
+        initial: InitialStateConfig,
+        seed: int,
+        grid: tuple[int, int] | None,
+        universes: int = 1,
+        extent: tuple[int, int] | None = None,
     ) -> None:
         """Resets to an initial state as the configuration writes it, unbounded where there is no grid.
 
-        ``file`` goes through set_state or set_cells.
+        ``file`` goes through set_state or set_cells. `extent` is as for `reset`.
         """
         self.reset(
             initial.kind,
@@ -81,6 +87,7 @@ class Engine(_Engine):
             density=initial.density,
             count=initial.count,
             width=initial.width,
+            extent=extent,
         )
 
     def info(self) -> dict[str, Any]:
