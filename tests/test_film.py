@@ -170,11 +170,13 @@ def decoded(path: Path) -> list[np.ndarray]:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
 
 
-@pytest.mark.parametrize("count", [1, 3, film.SETTLING, 30])
+@pytest.mark.parametrize(("count", "top"), [(1, None), (3, None), (3, 1.0), (film.SETTLING, 1.0), (30, None)])
 @pytest.mark.parametrize("kind", ["gif", "mp4"])
-def test_a_film_has_every_frame_at_its_place(kind: str, count: int, tmp_path: Path) -> None:
+def test_a_film_has_every_frame_at_its_place(
+    kind: str, count: int, top: float | None, tmp_path: Path
+) -> None:
     path = tmp_path / f"film.{kind}"
-    with Film(path, views.Density(), "test", top=1.0, side=320) as written:
+    with Film(path, views.Density(), "test", top=top, side=320) as written:
         for frame in frames(count):
             written.add(frame)
     images = decoded(path)
