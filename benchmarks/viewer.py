@@ -104,13 +104,18 @@ async def measured(
     address: str, seconds: float, beside: Callable[[float], Awaitable[Any]]
 ) -> tuple[float, Any]:
     """Steps a second while something goes on, of which the result is returned too."""
+    first, began = await present(address)
+    result = await beside(seconds)
+    last, ended = await present(address)
+    return (last - first) / (ended - began), result
+
+
+async def present(address: str) -> tuple[int, float]:
+    """The step now, and the time."""
     async with Line(address) as line:
-        await line.ask()
-        first, began = await line.frame(), time.monotonic()
-        result = await beside(seconds)
         await line.ask(2)
-        await line.frame()
-        return (await line.frame() - first) / (time.monotonic() - began), result
+        await line.frame()  # may be an old one
+        return await line.frame(), time.monotonic()
 
 
 async def nothing(seconds: float) -> None:

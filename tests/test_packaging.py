@@ -79,6 +79,9 @@ def test_a_wheel_works_in_a_clean_environment_from_another_folder(clean_environm
     rolled = run_in(clean_environment, *command[1:], "steps=4", "grid=8")
     assert rolled.returncode == 0, rolled.stderr
     assert "strip.png" in rolled.stdout
+    assert {"index.html", "main.js", "style.css", "icon.svg"} < {
+        file.name for file in clean_environment.rglob("atheria/viewer/page/*")
+    }
 
 
 @pytest.mark.slow

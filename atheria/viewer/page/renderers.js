@@ -44,8 +44,8 @@ export class WebGLRenderer {
   // Null where there is none, or, unless it is wanted nevertheless, only one that the processor emulates:
   // a 2D context is faster then.
   static for(canvas, nevertheless) {
-    const failIfMajorPerformanceCaveat = !nevertheless;
-    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false, failIfMajorPerformanceCaveat });
+    if (!nevertheless && isEmulated()) return null;
+    const gl = canvas.getContext("webgl2", { alpha: false, antialias: false, depth: false });
     return gl && new WebGLRenderer(gl);
   }
 
@@ -112,6 +112,16 @@ export class WebGLRenderer {
     gl.uniform1i(this.at("two"), frame.planes.length === 2);
     gl.drawArrays(gl.TRIANGLES, 0, 3);
   }
+}
+
+// A canvas keeps the first kind of context that it is asked for, so that another one is tried.
+function isEmulated() {
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  if (!gl) return true;
+  const names = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(names ? names.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return /swiftshader|llvmpipe|software/i.test(name);
 }
 
 export class PlainRenderer {
