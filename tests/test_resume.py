@@ -360,7 +360,7 @@ def test_a_disk_that_fills_costs_no_checkpoint_and_no_record(small_disk: Path) -
     last = folder / "checkpoints/last.pth"
     filler = small_disk / "filler"
     with contextlib.suppress(OSError):
-        filler.write_bytes(bytes(1 << 20))
+        filler.write_bytes(bytes(1 << 21))
     for line in process.stdout:
         if "episode 60/" in line:
             break

@@ -32,7 +32,7 @@ from atheria.files import atomically, check_writable, short
 from atheria.film import Film
 from atheria.keeping import Checkpoints
 from atheria.launch import Place
-from atheria.progress import Progress
+from atheria.progress import Progress, warn
 from atheria.provenance import git_commit
 from atheria.ranks import Ranks
 from atheria.resume import CONFIGURATION_TAG, Resumption
@@ -179,7 +179,10 @@ def _finish(trainer: Trainer, config: TrainConfig, logged: LoggedRun | None) -> 
     best = checkpoint.load(logged.folder / checkpoint.BEST)
     law_path = _export(best, trainer, config, logged)
     _log_picture(trainer, logged)
-    _log_report(best, trainer, config, logged)
+    try:
+        _log_report(best, trainer, config, logged)
+    except OSError as error:
+        warn(f"the report could not be written ({error}); the law and all that was logged are whole")
     return _result(best, logged, law_path)
 
 
