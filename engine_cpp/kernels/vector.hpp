@@ -20,6 +20,7 @@ constexpr std::int64_t lanes = 4;
 
 using Vector = float __attribute__((vector_size(lanes * 4)));
 using Integers = std::int32_t __attribute__((vector_size(lanes * 4)));
+using Unsigned = std::uint32_t __attribute__((vector_size(lanes * 4)));
 
 inline Vector load(const float* from) {
   Vector v;
@@ -68,6 +69,12 @@ inline Vector root(Vector x) {
 inline Integers bits(Vector v) { return reinterpret_cast<Integers>(v); }
 inline Vector from_bits(Integers v) { return reinterpret_cast<Vector>(v); }
 
+// Sums of bits wrap around, which only unsigned numbers may.
+inline Vector from_sum_of_bits(Integers a, Integers b, int shift_of_b) {
+  return reinterpret_cast<Vector>(reinterpret_cast<Unsigned>(a) +
+                                  (reinterpret_cast<Unsigned>(b) << shift_of_b));
+}
+
 // Adding and taking it away rounds to an integer, which is then in the low bits of the sum.
 constexpr float rounder = 12582912.0F;  // 1.5 * 2^23
 
@@ -100,7 +107,7 @@ inline Vector exp_bounded(Vector x) {
   p = p * f + 6.931877221e-1F / 16;
   p = p * f + 1.0F;
   const auto entry = _mm512_permutexvar_epi32(reinterpret_cast<__m512i>(shifted), _mm512_load_si512(table));
-  return from_bits(reinterpret_cast<Integers>(entry) + (bits(shifted) << 19)) * p;
+  return from_sum_of_bits(reinterpret_cast<Integers>(entry), bits(shifted), 19) * p;
 }
 #else
 inline Vector exp_bounded(Vector x) {
@@ -115,7 +122,7 @@ inline Vector exp_bounded(Vector x) {
   p = p * f + 2.40222421e-1F;
   p = p * f + 6.93146978e-1F;
   p = p * f + 1.0F;
-  return from_bits(bits(p) + (bits(shifted) << 23));
+  return from_sum_of_bits(bits(p), bits(shifted), 23);
 }
 #endif
 
