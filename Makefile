@@ -29,7 +29,7 @@ test: $(VENV)/.built
 sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py
 sanitizers := libasan.so libubsan.so libstdc++.so
 sanitized: $(VENV)/.built
-	$(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
+	env -u SKBUILD_CMAKE_DEFINE $(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
 	  -C build-dir=build/sanitized-objects -C cmake.define.ATHERIA_SANITIZE=address,undefined .
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
