@@ -1,0 +1,41 @@
+"""The studies run at a trial's size, and their pages show what the scripts wrote."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STUDIES = sorted(path.stem for path in (ROOT / "examples").glob("*.py") if path.stem != "study")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_makes_its_figure_and_its_table(study: str, tmp_path: Path) -> None:
+    script = ROOT / f"examples/{study}.py"
+    done = subprocess.run(
+        [sys.executable, script, "--small", "--output", "here"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=tmp_path,
+        env=os.environ,
+    )
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / f"here/{study}.md").read_text()
+    assert table in done.stdout
+    lines = table.partition("\n\n")[0].splitlines()
+    assert len(lines) >= 5
+    assert len({line.count("|") for line in lines}) == 1
+    assert "nan" not in table
+    assert (tmp_path / f"here/{study}.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_page_has_the_columns_that_the_study_prints(study: str) -> None:
+    page = (ROOT / "docs/examples.md").read_text()
+    block = page.split(f"<!-- {study}: written by examples/{study}.py -->")[1].split("<!--")[0]
+    assert "| " in block
+    assert " s in all." in block
+    assert (ROOT / f"docs/examples/{study}.png").stat().st_size > 10_000
