@@ -14,7 +14,7 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import film, initial_state, observables
+from atheria import film, initial_state, inline, observables
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
@@ -35,6 +35,8 @@ PRINTED_OF_FRAMES = (
     "zlib_complexity",
 )
 PRINTED_ROWS = 8
+
+STRIP = "strip.png"
 
 CELLS_MEASURED_TOGETHER = 1 << 18
 """Measuring takes a dozen times the memory of the field: many universes are measured in turn."""
@@ -64,6 +66,13 @@ class Rollout:
     stopped: str | None = None
     folder: Path = Path()
     run_id: str | None = None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the observables at the beginning and the end, means over universes, and the film."""
+        rows = [["", f"step {self.steps[0]}", f"step {self.steps[-1]}"]]
+        for name, values in {**self.observables, **self.measured}.items():
+            rows.append([name, f"{values[0].mean():.6g}", f"{values[-1].mean():.6g}"])
+        return inline.shown(rows, self.folder / STRIP)
 
 
 def check(config: RolloutConfig) -> None:
@@ -101,7 +110,7 @@ def run(config: RolloutConfig) -> Rollout:
             logged.set_tag("atheria.stopped", result.stopped)
         result = _finish(result, logged.folder)
         logged.log_file(result.folder / "field.npz", "rollout")
-        logged.log_file(result.folder / "strip.png", "pictures")
+        logged.log_file(result.folder / STRIP, "pictures")
     print(f"run       {logged.run_id}, child of {parent}")
     print(f"next\n  {how_to_look(store_uri(tracking.uri))}")
     return result
@@ -254,7 +263,7 @@ def _frame_steps(result: Rollout) -> NDArray[np.int64]:
 def _finish(result: Rollout, folder: Path) -> Rollout:
     """Writes the field and the film strip, prints the observables."""
     atomically(folder / "field.npz", lambda file: _write_field(file, result))
-    film.save(film.strip(result.frames, "native rollout, universe 0"), folder / "strip.png")
+    film.save(film.strip(result.frames, "native rollout, universe 0"), folder / STRIP)
     print(_table(result.steps, result.observables, PRINTED))
     print(_table(_frame_steps(result), result.measured, PRINTED_OF_FRAMES))
     if result.stopped:

@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from atheria import artifact, checkpoint, endings, film, keeping, laws, ranks, resume
+from atheria import artifact, checkpoint, endings, film, inline, keeping, laws, ranks, resume
 from atheria.config import TrainConfig, UserError, as_override
 from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import law_of_run
@@ -28,6 +28,7 @@ from atheria.trainer import Trainer
 from atheria.transfer import initialise
 
 PICTURE_FRAMES = 8
+PICTURE = "pictures/rollout.png"
 PRUNED_TAG = "atheria.pruned"
 
 
@@ -72,6 +73,13 @@ class TrainedRun:
     law: Path
     untrained: dict[str, float]
     best: dict[str, float]
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the evaluations before and after training, and the held-out universe's film."""
+        rows = [[f"run {self.run_id}", "untrained", "trained (best)"]]
+        for name in sorted(self.best.keys() & self.untrained.keys()):
+            rows.append([name, f"{self.untrained[name]:.6g}", f"{self.best[name]:.6g}"])
+        return inline.shown(rows, self.folder / PICTURE)
 
 
 def check(config: TrainConfig) -> None:
@@ -429,7 +437,7 @@ def _log_picture(trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> No
         for step, psi in trainer.held_out_rollout()
         if step in wanted
     ]
-    path = logged.folder / "pictures/rollout.png"
+    path = logged.folder / PICTURE
     film.save(film.strip(frames, "held-out universe under the trained law"), path)
     logged.log_file(path, "pictures")
 
@@ -440,7 +448,7 @@ def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
     if trained.best == trained.untrained:
         print("          no evaluation beat the untrained law, which was exported; see checkpoints/last.pth")
     print(f"law       {short(trained.law)}")
-    print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
+    print(f"picture   {short(trained.folder / PICTURE)}")
     print("next")
     if trained.tracking_uri is None:
         print(f"  python -m atheria.rollout {as_override('law', short(trained.law))} steps=1000 grid=128")
