@@ -88,8 +88,9 @@ def main() -> None:
         "trained in quiet": lambda level: [ends[0.0, level, seed] for seed in seeds],
         "trained under that noise": lambda level: [ends[level, level, seed] for seed in seeds],
     }
-    figure, axes = study.figure(1, len(TITLES))
-    for axis, (name, title) in zip(axes[0], TITLES.items(), strict=True):
+    figure, axes = study.figure(2, 3)
+    axes[1, 2].set_axis_off()
+    for axis, (name, title) in zip(axes.flat, TITLES.items(), strict=False):
         for (arm, at), colour in zip(arms.items(), ("#d55e00", "#0072b2"), strict=True):
             means = [sum(end[name] for end in at(level)) / len(seeds) for level in levels]
             axis.plot(levels, means, color=colour, label=arm)
@@ -98,7 +99,7 @@ def main() -> None:
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("noise level, a step")
         axis.grid(alpha=0.3)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    axes[1, 2].legend(*axes[0, 0].get_legend_handles_labels(), loc="center")
     figure.suptitle(f"After {steps} steps on {SIDE} x {SIDE} cells; one point a seed", fontsize=11)
     rows = [
         [f"{level:g}", arm, *(spread([end[name] for end in at(level)]) for name in TITLES)]
