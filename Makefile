@@ -1,4 +1,4 @@
-# make train | make test: environment, build and job, on a machine with Python >= 3.10, a C++20 compiler and make.
+# make install | make train | make test: environment, build and job, with Python >= 3.10, a C++20 compiler and make.
 #   make train ARGS="trainer=v3 model=mlp"
 #   make train TORCH_ARGS="torch==2.12.*"      which torch build; any arguments of pip install
 
@@ -16,7 +16,9 @@ constrain := $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 torch := $(VENV)/.torch-$(firstword $(shell printf '%s' '$(subst ','\'',$(TORCH_ARGS)) $(CONSTRAINTS)' | cksum))
 sources := pyproject.toml CMakeLists.txt $(wildcard engine_cpp/*.?pp engine_cpp/kernels/*.?pp)
 
-.PHONY: train test sanitized lint format stubs clean
+.PHONY: install train test sanitized lint format stubs clean
+
+install: $(VENV)/.built
 
 train: $(VENV)/.built
 	$(bin)/python -m atheria.train $(ARGS)

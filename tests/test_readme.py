@@ -39,6 +39,7 @@ SCHEMAS = {
 
 def commands() -> list[str]:
     text = "\n".join(page.read_text() for page in [*PAGES, *HELP])
+    text = re.sub(r"^```sh$.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)  # test_tutorial.py runs them
     return sorted(set(re.findall(r"python -m atheria\.[^\n`]+", text)))
 
 

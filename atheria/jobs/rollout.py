@@ -14,7 +14,7 @@ import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import initial_state, scattered, strip
+from atheria import initial_state, inline, scattered, strip
 from atheria.artifact import Description, read_description
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
@@ -40,6 +40,8 @@ PRINTED_OF_FRAMES = (
 )
 PRINTED_OF_CELLS = ("fidelity", "von_neumann_entropy", "purity", "l1_coherence", "neighbour_coherence")
 PRINTED_ROWS = 8
+
+STRIP = "strip.png"
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,13 @@ class Rollout:
     folder: Path = Path()
     film: Path | None = None
     run_id: str | None = None
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the observables at the beginning and the end, means over universes, and the film."""
+        rows = [["", f"step {self.steps[0]}", f"step {self.steps[-1]}"]]
+        for name, values in {**self.observables, **self.measured}.items():
+            rows.append([name, f"{values[0].mean():.6g}", f"{values[-1].mean():.6g}"])
+        return inline.shown(rows, self.folder / STRIP)
 
 
 def check(config: RolloutConfig) -> None:
@@ -121,7 +130,7 @@ def run(config: RolloutConfig) -> Rollout:
             logged.set_tag("atheria.stopped", result.stopped)
         result = _finish(result, config, logged.folder)
         logged.log_file(result.folder / "field.npz", "rollout")
-        logged.log_file(result.folder / "strip.png", "pictures")
+        logged.log_file(result.folder / STRIP, "pictures")
         if result.film is not None:
             logged.log_file(result.film, "pictures")
     print(f"run       {logged.run_id}, child of {parent}")
@@ -317,7 +326,7 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
         views.append(VIEWS[config.view]())
     title = "native rollout, universe 0"
     picture = strip.strip(result.frames, title, views, cells_a_pixel=result.cells_a_pixel)
-    strip.save(picture, folder / "strip.png")
+    strip.save(picture, folder / STRIP)
     print(_table(result.steps, result.observables, PRINTED))
     of_frames = PRINTED_OF_FRAMES if result.psi is not None else PRINTED_OF_CELLS
     print(_table(_frame_steps(result), result.measured, of_frames))

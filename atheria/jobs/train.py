@@ -16,6 +16,7 @@ from atheria import (
     artifact,
     checkpoint,
     endings,
+    inline,
     journal,
     keeping,
     laws,
@@ -49,6 +50,7 @@ EVALUATION_KEY = "rollout"
 REPORT_FRAMES, REPORT_SIDE, REPORT_MOMENTS = 48, 256, 17
 REPORT_STEPS = 256
 """Steps up to which the report looks beyond the evaluations' horizon, four times as far at most."""
+PICTURE = "pictures/rollout.png"
 PRUNED_TAG = "atheria.pruned"
 
 
@@ -93,6 +95,13 @@ class TrainedRun:
     law: Path
     untrained: dict[str, float]
     best: dict[str, float]
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the evaluations before and after training, and the held-out universe's film."""
+        rows = [[f"run {self.run_id}", "untrained", "trained (best)"]]
+        for name in sorted(self.best.keys() & self.untrained.keys()):
+            rows.append([name, f"{self.untrained[name]:.6g}", f"{self.best[name]:.6g}"])
+        return inline.shown(rows, self.folder / PICTURE)
 
 
 def check(config: TrainConfig) -> None:
@@ -454,7 +463,7 @@ def _summary(config: TrainConfig, law: nn.Module, team: Ranks) -> str:
 
 
 def _log_picture(trainer: Trainer, logged: LoggedRun) -> None:
-    path = logged.folder / "pictures/rollout.png"
+    path = logged.folder / PICTURE
     strip.save(_strip(trainer, "held-out universe under the trained law", PICTURE_FRAMES), path)
     logged.log_file(path, "pictures")
 
@@ -532,7 +541,7 @@ def _print_end(config: TrainConfig, trained: TrainedRun) -> None:
     if trained.best == trained.untrained:
         print("          no evaluation beat the untrained law, which was exported; see checkpoints/last.pth")
     print(f"law       {short(trained.law)}")
-    print(f"picture   {short(trained.folder / 'pictures/rollout.png')}")
+    print(f"picture   {short(trained.folder / PICTURE)}")
     if (trained.folder / report.FILE_NAME).is_file():
         print(f"report    {short(trained.folder / report.FILE_NAME)}")
     print("next")
