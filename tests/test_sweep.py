@@ -131,7 +131,7 @@ def test_a_sweep_is_one_run_with_its_children(one_thread) -> None:
 
 def test_the_same_command_goes_on_and_a_point_is_known_by_its_settings() -> None:
     printed = swept(*TINY, "seed=0,1")  # its name is made of its settings
-    name = printed.split()[1].rstrip(":")
+    name = next(line.split()[1].rstrip(":") for line in printed.splitlines() if line.startswith("sweep "))
     before = runs(name)
     assert name.startswith("seed-")
     again = swept(*TINY, "seed=0,1", "hydra.launcher.parallel=1")
