@@ -11,18 +11,12 @@ from numpy.typing import NDArray
 from atheria import strip
 from atheria.colours import CATEGORIES
 from atheria.figures import save
+from atheria.observables import LABELS
 from atheria.views import Density, Frame, Phase
 
 SHOWN = {
     "survival": "energy / energy at the start",
-    "occupancy": "share of occupied cells",
-    "position_entropy": "position entropy",
-    "radius_of_gyration": "radius of gyration (cells)",
-    "fidelity": "fidelity to the start",
-    "von_neumann_entropy": "von Neumann entropy",
-    "neighbour_coherence": "neighbour coherence",
-    "symmetry_score": "symmetry score",
-    "zlib_complexity": "zlib complexity",
+    **LABELS,
 }
 """What tables and curves show of all that is measured."""
 GREYS = ("#888888", "#aaaaaa", "#666666", "#bbbbbb", "#777777", "#999999", "#555555", "#cccccc")

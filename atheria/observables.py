@@ -25,6 +25,19 @@ NO_CENTRE = 1e-9
 """Below this share of the energy, a circular moment is rounding: the matter has no centre on that axis."""
 
 
+LABELS = {
+    "occupancy": "share of occupied cells",
+    "position_entropy": "position entropy",
+    "radius_of_gyration": "radius of gyration (cells)",
+    "fidelity": "fidelity to the start",
+    "von_neumann_entropy": "von Neumann entropy",
+    "neighbour_coherence": "neighbour coherence",
+    "symmetry_score": "symmetry score",
+    "zlib_complexity": "zlib complexity",
+}
+"""What pictures and reports show beside the energy, and what they call it."""
+
+
 def observe(psi: Tensor, torus: bool) -> dict[str, Tensor]:
     """What the engine observes too, by name, (B,) float64 each.
 

@@ -11,20 +11,11 @@ from markupsafe import Markup
 
 from atheria.chart import Line, chart
 from atheria.history import Curve
+from atheria.observables import LABELS
 
 FILE_NAME = "report.html"
 _TYPES = {".png": "image/png", ".gif": "image/gif"}
-_OBSERVED = {
-    "energy": "energy",
-    "occupancy": "share of occupied cells",
-    "position_entropy": "position entropy",
-    "radius_of_gyration": "radius of gyration (cells)",
-    "fidelity": "fidelity to the start",
-    "von_neumann_entropy": "von Neumann entropy",
-    "neighbour_coherence": "neighbour coherence",
-    "symmetry_score": "symmetry score",
-    "zlib_complexity": "zlib complexity",
-}
+_OBSERVED = {"energy": "energy", **LABELS}
 
 
 @dataclass(frozen=True)

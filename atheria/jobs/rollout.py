@@ -341,7 +341,7 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
     if result.stopped:
         print(f"stopped   {result.stopped}")
     print(f"field     {short(folder / 'field.npz')}")
-    print(f"picture   {short(folder / 'strip.png')}")
+    print(f"picture   {short(folder / STRIP)}")
     if result.film is not None:
         print(f"film      {short(result.film)}")
     return replace(result, folder=folder)
