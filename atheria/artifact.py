@@ -125,6 +125,21 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
         raise UserError(f"'{file}' has a description that cannot be used: {error}") from None
 
 
+def described(law: Path) -> Description:
+    """What an artifact says of itself.
+
+    Raises:
+        UserError: As `read_description`; or it says nothing.
+    """
+    description = read_description(law)
+    if description is None:
+        raise UserError(
+            f"'{law}' does not describe itself; export it with python -m atheria.export, or load it "
+            "in Python: atheria_core.Engine(d_state=...).load_model(path)"
+        )
+    return description
+
+
 def loading_arguments(description: Description | None, physics: PhysicsConfig) -> dict[str, Any]:
     """What the extension's ``Engine._load_model`` is given beside the file."""
     grid = description and (description.training_grid[0], description.training_grid[1])

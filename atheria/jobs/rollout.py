@@ -15,7 +15,7 @@ from atheria_core import Engine
 from numpy.typing import NDArray
 
 from atheria import initial_state, inline, scattered, strip
-from atheria.artifact import Description, read_description
+from atheria.artifact import Description, described
 from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
 from atheria.fetch import check_names, law_of_run, run_named
 from atheria.files import atomically, check_writable, sha256, short
@@ -154,12 +154,7 @@ def _beside(run_id: str, tracking: TrackingConfig) -> tuple[TrackingConfig, str]
 
 def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
     """An engine with its universe as the configuration asks for, and all that decides what it computes."""
-    description = read_description(law)
-    if description is None:
-        raise UserError(
-            f"'{law}' does not describe itself; export it with python -m atheria.export, or load it "
-            "in Python: atheria_core.Engine(d_state=...).load_model(path)"
-        )
+    description = described(law)
     with _engine_faults():
         engine = Engine(device=config.device, threads=config.threads)
         given = {key: value for key, value in config.physics.items() if value is not None}

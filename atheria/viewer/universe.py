@@ -10,7 +10,7 @@ import torch
 from atheria_core import Engine
 
 from atheria import initial_state
-from atheria.artifact import Description, read_description
+from atheria.artifact import Description, described
 from atheria.config import InitialStateConfig, NoiseConfig, UserError, ViewConfig, validate
 from atheria.philox import Lattice
 from atheria.viewer.commands import Reset
@@ -99,12 +99,7 @@ def open_universe(
     Raises:
         UserError: The law cannot be loaded, or does not suit the grid, the noise or the initial state.
     """
-    description = read_description(law)
-    if description is None:
-        raise UserError(
-            f"'{law}' does not describe itself; export it with python -m atheria.export, or load it "
-            "in Python: atheria_core.Engine(d_state=...).load_model(path)"
-        )
+    description = described(law)
     initial = description.initial_state
     if config.initial_state["kind"] is not None:
         initial = validate(InitialStateConfig, config.initial_state, at="initial_state")
