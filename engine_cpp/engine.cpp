@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "grid.hpp"
+#include "parallel.hpp"
 #include "philox.hpp"
 #include "unbounded.hpp"
 
@@ -23,6 +24,13 @@ at::Device parse_device(const std::string& name) {
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
 }
+
+// What every method that computes does for its time.
+struct Computing {
+  explicit Computing(int threads) : number(threads) {}
+  const c10::InferenceMode inference;
+  const ThreadNumber number;
+};
 
 constexpr std::int64_t largest_side = 65536;
 
@@ -59,7 +67,8 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
     : wanted_d_state_(d_state),
       device_(parse_device(device)),
       precision_(precision == "bf16" ? Precision::bf16 : Precision::fp32),
-      backend_(parse_backend(backend)) {
+      backend_(parse_backend(backend)),
+      threads_(threads) {
   require(!d_state || (*d_state >= 1 && *d_state <= stream::most_components),
           "`d_state` must be 1 to " + std::to_string(stream::most_components) + ", got " +
               std::to_string(d_state.value_or(0)));
@@ -71,7 +80,6 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
           "`precision` must be fp32 or bf16, got '" + precision + "'");
   require(precision == "fp32" || kernels().multiply_pairs != nullptr,
           "`precision` bf16 needs a CPU with AVX512_BF16; this one has " + std::string(kernels().name));
-  if (threads > 0) at::set_num_threads(threads);
 }
 
 void Engine::load_model(const std::string& path, const Description& description, const Physics& physics) {
@@ -83,6 +91,7 @@ void Engine::load_model(const std::string& path, const Description& description,
           "the law has `d_state`=" + std::to_string(d_state.value_or(0)) + ", the engine was made with " +
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
+  const ThreadNumber threads(threads_);
   auto law = load_law(path, components, device_, {backend_, precision_, description.receptive_radius});
   auto own_physics = physics;
   if (physics.harmonic.level > 0) own_physics.harmonic.reach = reach_of(*law, description.receptive_radius);
@@ -114,7 +123,7 @@ std::int64_t Engine::d_state() const {
 }
 
 void Engine::set_state(const at::Tensor& psi) {
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   require(psi.size(1) == 2 * d_state(), "`state` must have 2*`d_state` = " + std::to_string(2 * d_state_) +
                                             " channels, got " + std::to_string(psi.size(1)));
   require(psi.size(0) > 0, "`state` must hold at least one universe, got an empty batch");
@@ -132,7 +141,7 @@ void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optiona
   require(universes <= stream::most_universes && shape.height <= largest_side && shape.width <= largest_side,
           "`grid` must be at most " + std::to_string(largest_side) + " a side and `universes` at most " +
               std::to_string(stream::most_universes));
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   if (grid) {
     universe_ = std::make_unique<Grid>(initial.make(shape, seed).to(device_), law());
   } else {
@@ -144,7 +153,7 @@ void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optiona
 }
 
 void Engine::set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   require(psi.size(1) == 2 * d_state(), "`amplitudes` must have `d_state` = " + std::to_string(d_state_) +
                                             " components a cell, got " + std::to_string(psi.size(1) / 2));
   check_unbounded(law(), physics_);
@@ -173,7 +182,7 @@ void Engine::check_universe(std::int64_t universe) const {
 }
 
 void Engine::add_particles(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) {
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   check_universe(universe);
   require(psi.size(1) == 2 * d_state_, "`amplitudes` must have `d_state` = " + std::to_string(d_state_) +
                                            " components, got " + std::to_string(psi.size(1) / 2));
@@ -183,7 +192,7 @@ void Engine::add_particles(const at::Tensor& coordinates, const at::Tensor& psi,
 
 std::int64_t Engine::step(std::int64_t steps, const BetweenSteps& between_steps) {
   require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   universe();
   for (std::int64_t i = 0; i < steps; ++i) {
     universe_->step(law(), physics_, noise_, seed_);
@@ -209,7 +218,7 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
   require(observe_every >= 1, "`observe_every` must be at least 1, got " + std::to_string(observe_every));
   require(!stop.fixed_point || (physics_.fire_rate == 1 && physics_.harmonic.level == 0 && noise_.is_off()),
           "`stop` fixed_point needs a step without chance or waves: `fire_rate` 1, `harmonic` 0, no noise");
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   std::vector<Observation> observations{{universe().step_count(), observables()}};
   for (std::int64_t i = 1; i <= steps; ++i) {
     const auto before = stop.fixed_point ? universe_->copy() : nullptr;
@@ -227,7 +236,7 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
 }
 
 void Engine::restore(const Snapshot& snapshot) {
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   require(snapshot.universe->suits(law(), d_state(), physics_),
           "the snapshot is of a law with another `d_state`, `stride` or memory; load that law first");
   universe_ = snapshot.universe->copy();
@@ -236,7 +245,7 @@ void Engine::restore(const Snapshot& snapshot) {
 }
 
 std::vector<Observables> Engine::observables() const {
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   return universe().observables(torus());
 }
 
@@ -250,13 +259,13 @@ at::Tensor Engine::window(const Window& window, std::int64_t universe) const {
           "`x` and `y` must lie within 2^62 of the origin");
   require(width <= largest_side && height <= largest_side,
           "`width` and `height` must be at most " + std::to_string(largest_side));
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   return universe_->window(window, universe, torus());
 }
 
 std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe) const {
   check_universe(universe);
-  const c10::InferenceMode inference;
+  const Computing computing(threads_);
   return universe_->cells(universe);
 }
 
@@ -273,7 +282,7 @@ Info Engine::info() const {
           .why = why,
           .device = device_.str(),
           .precision = precision_ == Precision::bf16 ? "bf16" : "fp32",
-          .threads = at::get_num_threads(),
+          .threads = threads_ > 0 ? threads_ : at::get_num_threads(),
           .d_state = d_state_,
           .stride = law.stride(),
           .has_memory = law.has_memory(),

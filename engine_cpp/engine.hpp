@@ -123,6 +123,7 @@ class Engine {
   at::Device device_;
   Precision precision_;
   Backend backend_;
+  int threads_;
   std::unique_ptr<Law> law_;
   std::int64_t d_state_ = 0;
   Physics physics_;

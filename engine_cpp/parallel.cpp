@@ -16,6 +16,7 @@ namespace {
 
 thread_local std::int64_t own_index = 0;
 thread_local std::int64_t threads_of_loop = 0;  // that the calling thread works in; 0 outside
+thread_local int threads_wanted = 0;            // by the calling thread; 0 for libtorch's number
 
 // While a thread works in a loop, loops within it run in one piece.
 class Inside {
@@ -130,11 +131,43 @@ Threads& threads() {
   return *the;
 }
 
+// Libtorch's number of threads while engines have set it.
+struct Lent {
+  std::mutex mutex;
+  int users = 0, before = 0;
+};
+
+Lent& libtorchs_number() {
+  static auto* const the = new Lent;
+  return *the;
+}
+
 }  // namespace
+
+ThreadNumber::ThreadNumber(int threads) : threads_(threads), before_(threads_wanted) {
+  if (threads_ == 0) return;
+  threads_wanted = threads_;
+  auto& number = libtorchs_number();
+  const std::scoped_lock lock(number.mutex);
+  if (number.users++ > 0) return;
+  number.before = at::get_num_threads();
+  at::set_num_threads(threads_);
+}
+
+ThreadNumber::~ThreadNumber() {
+  if (threads_ == 0) return;
+  threads_wanted = before_;
+  auto& number = libtorchs_number();
+  const std::scoped_lock lock(number.mutex);
+  if (--number.users == 0) at::set_num_threads(number.before);
+}
 
 std::int64_t thread_index() { return own_index; }
 
-std::int64_t most_threads() { return threads_of_loop > 0 ? threads_of_loop : at::get_num_threads(); }
+std::int64_t most_threads() {
+  if (threads_of_loop > 0) return threads_of_loop;
+  return threads_wanted > 0 ? threads_wanted : at::get_num_threads();
+}
 
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
   if (count <= 0) return;

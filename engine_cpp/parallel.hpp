@@ -8,13 +8,27 @@
 
 namespace atheria {
 
-// Calls work(begin, end) for parts of 0..count-1, each index once, on libtorch's number of threads; in one
-// piece where it is called from within a loop, or another engine is using the threads.
+// Calls work(begin, end) for parts of 0..count-1, each index once, on the number of threads that is in force;
+// in one piece where it is called from within a loop, or another engine is using the threads.
 // Throws what a call has thrown; then some parts may be left out.
 void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
 
 // Of the calling thread: 0..most_threads()-1, and no other at the same time within one loop.
 std::int64_t thread_index();
 std::int64_t most_threads();
+
+// While one lives, what the calling thread computes is computed on so many threads; 0 leaves libtorch's
+// number. Libtorch has one number for the whole process: where several threads set it at once its own loops
+// take the first one's, and what it was before is back when the last is done.
+class ThreadNumber {
+ public:
+  explicit ThreadNumber(int threads);
+  ~ThreadNumber();
+  ThreadNumber(const ThreadNumber&) = delete;
+  ThreadNumber& operator=(const ThreadNumber&) = delete;
+
+ private:
+  const int threads_, before_;
+};
 
 }  // namespace atheria

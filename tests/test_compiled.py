@@ -307,12 +307,27 @@ def test_two_engines_in_two_threads_with_other_numbers_of_threads(tmp_path: Path
             states.append(engine.state())
         return states
 
+    before = torch.get_num_threads()
     alone = [run(index, 1)[0] for index in (0, 1)]
     with ThreadPoolExecutor(2) as both_at_once:
         results = list(both_at_once.map(run, (0, 1), (60, 12)))
     for expected, states in zip(alone, results, strict=True):
         for state in states:
             np.testing.assert_allclose(state, expected, atol=1e-5)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("backend", ["compiled", "torchscript"])
+def test_an_engines_threads_are_its_own(tmp_path: Path, backend: str) -> None:
+    """What else the process computes rounds as it did before."""
+    path = plain_torchscript(random_laws.draw(Random(1)).module(), tmp_path / "law.pt")
+    before = torch.get_num_threads()
+    engine = Engine(d_state=random_laws.draw(Random(1)).d_state, threads=before + 1, backend=backend)
+    engine.load_model(path, {})
+    engine.reset("soup", 0, (8, 8))
+    engine.step_native(2)
+    assert engine.info()["threads"] == before + 1
+    assert torch.get_num_threads() == before
 
 
 def test_an_unbounded_universe_survives_an_explosion(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from functools import cache
 from typing import Literal
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -81,22 +80,38 @@ def ask(study: optuna.Study, axes: Sequence[Axis]) -> tuple[int, dict[str, str]]
     Raises:
         UserError: The values of a key are others than they were in the same search.
     """
-    try:
-        trial = study.ask({axis.key: _distribution(axis) for axis in axes})
-    except ValueError as error:
-        raise UserError(f"{error}; a search over other values needs another `sweep.name`") from None
-    return trial.number, _written(trial.params)
+    return _drawn(study.ask(), axes)
 
 
 def unfinished(study: optuna.Study, axes: Sequence[Axis]) -> list[tuple[int, dict[str, str]]]:
-    """The trials that were begun and not ended, as `ask` returns them; those of other keys are ended."""
+    """The trials that were begun and not ended, as `ask` returns them; those of other keys are ended.
+
+    A command may have been killed while it drew a trial's settings: those that are missing are drawn.
+    """
     found = []
     for trial in study.get_trials(states=[TrialState.RUNNING]):
-        if trial.params.keys() == {axis.key for axis in axes}:
-            found.append((trial.number, _written(trial.params)))
+        if trial.params.keys() <= {axis.key for axis in axes}:
+            found.append(_drawn(optuna.Trial(study, trial._trial_id), axes))
         else:
             tell_failed(study, trial.number)
     return found
+
+
+def _drawn(trial: optuna.Trial, axes: Sequence[Axis]) -> tuple[int, dict[str, str]]:
+    try:
+        return trial.number, {axis.key: str(_draw(trial, axis)) for axis in axes}
+    except ValueError as error:
+        raise UserError(f"{error}; a search over other values needs another `sweep.name`") from None
+
+
+def _draw(trial: optuna.Trial, axis: Axis) -> object:
+    """The setting that the trial has, or now gets."""
+    key, low, high, step = axis.key, axis.low, axis.high, axis.step
+    if low is None or high is None:
+        return trial.suggest_categorical(key, axis.values)
+    if isinstance(low, int) and isinstance(high, int):
+        return trial.suggest_int(key, low, high, log=axis.is_log, step=abs(int(step or 1)))
+    return trial.suggest_float(key, low, high, log=axis.is_log, step=abs(step) if step else None)
 
 
 def tell(study: optuna.Study, number: int, value: float) -> None:
@@ -174,15 +189,3 @@ def _pruner(trial: Trial) -> BasePruner:
         case "halving":
             return SuccessiveHalvingPruner(min_resource=trial.first)
     return NopPruner()
-
-
-def _distribution(axis: Axis) -> BaseDistribution:
-    if axis.low is None or axis.high is None:
-        return CategoricalDistribution(axis.values)
-    if isinstance(axis.low, int) and isinstance(axis.high, int):
-        return IntDistribution(axis.low, axis.high, log=axis.is_log, step=abs(int(axis.step or 1)))
-    return FloatDistribution(axis.low, axis.high, log=axis.is_log, step=abs(axis.step) if axis.step else None)
-
-
-def _written(params: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value) for key, value in params.items()}
