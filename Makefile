@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 TORCH_ARGS ?= "torch>=2.9,<2.14"
 CONSTRAINTS ?=
 
@@ -24,7 +24,7 @@ train: $(VENV)/.built
 	$(bin)/python -m atheria.train $(ARGS)
 
 test: $(VENV)/.built
-	$(bin)/python -m pytest $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=passive $(bin)/python -m pytest $(PYTEST_ARGS)
 
 # The engine's own tests, with every access to memory and every undefined operation checked. -S: the editable
 # install stays out of the way. Left out: what libtorch computes, and what is equal bit for bit when optimised alone.
@@ -36,7 +36,7 @@ sanitized: $(VENV)/.built
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
 	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
-	  $(bin)/python -S -m pytest -k "not torchscript and not far_away" $(PYTEST_ARGS) $(sanitized_tests)
+	  $(bin)/python -S -m pytest -k "not torchscript and not far_away" $(sanitized_tests)
 
 lint: $(VENV)/.linted
 	$(bin)/ruff format --check

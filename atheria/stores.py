@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from atheria.config import TrackingConfig, as_override
 from atheria.files import short
 
 DEFAULT_STORE = "outputs/mlflow.db"
@@ -40,8 +41,13 @@ def shown(uri: str) -> str:
     return without_credentials(uri)
 
 
-def how_to_look(uri: str) -> str:
-    """What to type, or the address to open, to see the runs of a store in MLflow's UI."""
+def how_to_look(tracking: TrackingConfig) -> str:
+    """What to type, or the address to open, to see the runs of an experiment in MLflow's UI."""
+    uri = store_uri(tracking.uri)
     if uri.startswith("http"):
         return f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
-    return f"mlflow ui --backend-store-uri {shown(uri)}"
+    given = {"tracking.uri": shown(tracking.uri) if tracking.uri else None}
+    given["tracking.experiment"] = tracking.experiment
+    return " ".join(
+        ["python -m atheria.ui", *(as_override(key, value) for key, value in given.items() if value)]
+    )

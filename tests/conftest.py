@@ -33,7 +33,12 @@ CATEGORIES = ("services", "cluster", "browser")
 """Markers of tests that need a program that may be missing, and the names for ATHERIA_REQUIRE."""
 
 
+LONGEST = ["test_cluster", "test_resume", "test_sweep", "test_benchmarks", "test_services", "test_view"]
+"""Files that begin first: where several processes test, none is left with one of them at the end."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))

@@ -75,7 +75,7 @@ def test_it_says_what_the_run_was_and_brought(in_run_folder: TrainedRun, text: s
     assert run.run_id in text
     assert "hidden_channels: 4" in text
     assert f"python -m atheria.evaluate run_id={run.run_id}" in text
-    assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in text
+    assert "python -m atheria.ui tracking.experiment=atheria" in text
     for heading in ("terms of the loss, weighted", "noise level", "neighbour coherence", "learning rate"):
         assert f"<h3>{heading}</h3>" in text
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from atheria import checkpoint, initial_state
 from atheria.artifact import read_description
-from atheria.config import UserError
+from atheria.config import TrackingConfig, UserError
 from atheria.export import export
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
@@ -239,7 +239,8 @@ def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() ->
     assert err == ""
     run_id = re.search(r"^run +([0-9a-f]{32})", out, re.MULTILINE)[1]
     assert f"python -m atheria.rollout run_id={run_id} steps=1000" in out
-    assert "mlflow ui --backend-store-uri sqlite:///outputs/mlflow.db" in out
+    assert f"python -m atheria.view run_id={run_id} grid=128" in out
+    assert "python -m atheria.ui tracking.experiment=atheria" in out
     assert sorted(p.name for p in Path("outputs").iterdir()) == ["mlartifacts", "mlflow.db", "runs"]
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["outputs"]
 
@@ -280,7 +281,8 @@ def test_an_interrupted_run_keeps_its_checkpoints_on_the_store_and_can_be_export
 
 def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -> None:
     assert shown("http://ada:secret@host:5000/x") == "http://***@host:5000/x"
-    assert "secret" not in how_to_look("http://ada:secret@host:5000")
+    for uri in ("http://ada:secret@host:5000", "postgresql://ada:secret@host/x"):
+        assert "secret" not in how_to_look(TrackingConfig("online", uri, "atheria", None))
     for file in (in_run_folder.folder / "config.yaml", in_run_folder.folder / "checkpoints/best.pth"):
         assert b"tracking" not in file.read_bytes()
 

@@ -4,15 +4,17 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 import venv
+from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import requests
+
+from .conftest import heed_ctrl_c
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r'^```(sh|python|toml)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
@@ -40,8 +42,10 @@ def type_page(page: str, path: str) -> dict[str, str]:
             continue
         if title:
             Path(title).write_text(text)
-        elif text.startswith("mlflow ui"):
-            printed[text] = look_at(text, path)
+        elif "atheria.ui" in text:
+            printed[text] = names_of_laws(text, path)
+        elif "atheria.view" in text:
+            printed[text] = viewer_page(text, path)
         elif language == "sh":
             printed[text] = run(["bash", "-euc", text], path)
         else:
@@ -49,51 +53,53 @@ def type_page(page: str, path: str) -> dict[str, str]:
     return printed
 
 
-def look_at(command: str, path: str) -> str:
-    """Starts the server that the command names, asks it for the runs' names of laws, ends it."""
-    port = int(command.split("--port ")[1])
-    with socket.socket() as probe:
-        assert probe.connect_ex(("127.0.0.1", port)) != 0, f"port {port} is taken"
+@contextlib.contextmanager
+def served(command: str, path: str) -> Iterator[str]:
+    """A command that serves pages until Ctrl-C; yields the address that it would open in a browser."""
     server = subprocess.Popen(
         ["bash", "-c", f"exec {command}"],
-        env=os.environ | {"PATH": path},
-        start_new_session=True,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PATH": path, "BROWSER": "true", "PYTHONUNBUFFERED": "1"},
+        preexec_fn=heed_ctrl_c,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
-        base = f"http://127.0.0.1:{port}/api/2.0/mlflow"
-        for _ in range(120):
-            with contextlib.suppress(requests.ConnectionError):
-                found = requests.get(
-                    f"{base}/experiments/get-by-name", {"experiment_name": "tutorial"}, timeout=30
-                )
-                if found.ok:
-                    break
-            time.sleep(0.5)
-        experiment = found.json()["experiment"]["experiment_id"]
-        runs = requests.post(f"{base}/runs/search", json={"experiment_ids": [experiment]}, timeout=30).json()[
-            "runs"
-        ]
+        yield next(line.split()[1] for line in server.stdout if line.startswith("open"))
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.communicate(timeout=60)
+    assert server.returncode == 0
+
+
+def names_of_laws(command: str, path: str) -> str:
+    """Asks the MLflow server that the command starts for the laws of the experiment's runs."""
+    with served(command, path) as page:
+        base = f"http://127.0.0.1:{urlsplit(page).port}/api/2.0/mlflow"
+        experiment = re.search(r"/experiments/(\w+)/runs", page)[1]
+        found = requests.post(f"{base}/runs/search", json={"experiment_ids": [experiment]}, timeout=30).json()
         names = []
-        for each in runs:
+        for each in found["runs"]:
             params = {p["key"]: p["value"] for p in each["data"]["params"]}
             metrics = {m["key"] for m in each["data"]["metrics"]}
             assert {"eval/loss", "eval/survival", "eval/symmetry", "eval/complexity", "best/loss"} <= metrics
             names.append(params["model.name"])
         return " ".join(sorted(names))
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=60)
+
+
+def viewer_page(command: str, path: str) -> str:
+    with served(command, path) as page:
+        return requests.get(page, timeout=30).text
 
 
 @pytest.mark.slow
 def test_the_tutorial_can_be_typed_from_top_to_bottom(tmp_path: Path) -> None:
     printed = type_page("tutorial", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    [ui] = [said for text, said in printed.items() if text.startswith("mlflow ui")]
+    [ui] = [said for text, said in printed.items() if "atheria.ui" in text]
     assert ui == "mlp nca"
+    [viewer] = [said for text, said in printed.items() if "atheria.view" in text]
+    assert "<canvas" in viewer
     [listed] = [said for text, said in printed.items() if text.startswith("ls ")]
-    assert listed.count("strip.png") == 2
+    assert listed.count("strip.png") == 3
     assert listed.count("rollout.png") == 2 + 4  # the sweep's too
     [sweep] = [said for text, said in printed.items() if " -m atheria.train -m " in text]
     assert sweep.count("\nfinished  ") == 4

@@ -30,7 +30,7 @@ from atheria.measuring import measured, series
 from atheria.progress import Progress
 from atheria.responses import fresh_law, responses
 from atheria.runs import start_run
-from atheria.stores import how_to_look, store_uri
+from atheria.stores import how_to_look
 from atheria.tracking import OutageError, find_run
 from atheria.views import Frame
 
@@ -122,7 +122,8 @@ def run(config: EvaluateConfig) -> Evaluation:
             run_ids.append(_log(law, curves, files, {**settings, "law_sha256": digests[law.label]}, config))
             print(f"run       {run_ids[-1]}, child of {law.run_id}")
     if run_ids:
-        print(f"next\n  {how_to_look(store_uri(config.tracking.uri))}")
+        experiment = next(law.experiment for law in found if law.experiment)
+        print(f"next\n  {how_to_look(replace(config.tracking, experiment=experiment))}")
     return Evaluation(evaluated, folder, run_ids)
 
 

@@ -25,7 +25,7 @@ from atheria.philox import Lattice
 from atheria.progress import Progress
 from atheria.runs import start_run
 from atheria.scattered import Cells, cells_of
-from atheria.stores import how_to_look, store_uri
+from atheria.stores import how_to_look
 from atheria.tracking import OutageError, find_run
 from atheria.views import VIEWS, Density, Field, Frame, Phase, View
 from atheria.watch import Watch, watch
@@ -134,7 +134,7 @@ def run(config: RolloutConfig) -> Rollout:
         if result.film is not None:
             logged.log_file(result.film, "pictures")
     print(f"run       {logged.run_id}, child of {parent}")
-    print(f"next\n  {how_to_look(store_uri(tracking.uri))}")
+    print(f"next\n  {how_to_look(tracking)}")
     return result
 
 

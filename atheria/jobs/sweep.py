@@ -311,4 +311,4 @@ def _print_end(sweep: Plan, report: Report, logged: LoggedRun) -> None:
         print(f"  python -m atheria.rollout {as_override('law', law)} steps=1000 grid=128")
         return
     print(f"  python -m atheria.rollout run_id={best.outcome.run_id} steps=1000 grid=128{store}")
-    print(f"  {how_to_look(logged.uri)}")
+    print(f"  {how_to_look(sweep.base.tracking)}")

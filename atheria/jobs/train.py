@@ -516,13 +516,15 @@ def _next(config: TrainConfig, run_id: str, uri: str | None, law: Path) -> list[
         named = as_override("law", short(law))
         return [
             f"python -m atheria.rollout {named} steps=1000 grid=128",
+            f"python -m atheria.view {named} grid=128",
             f"python -m atheria.evaluate {named}",
         ]
     store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
     return [
         f"python -m atheria.rollout run_id={run_id} steps=1000 grid=128{store}",
+        f"python -m atheria.view run_id={run_id} grid=128{store}",
         f"python -m atheria.evaluate run_id={run_id}{store}",
-        how_to_look(uri),
+        how_to_look(config.tracking),
     ]
 
 

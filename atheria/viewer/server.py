@@ -131,6 +131,7 @@ def _listening(port: int, patience: float) -> socket.socket:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * patience))
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()  # whoever is quick waits until it is served, and is not refused
     except OSError as error:
         listener.close()
         raise UserError(
