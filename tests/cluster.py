@@ -157,7 +157,7 @@ class Slurm:
         """What one of SLURM's commands prints."""
         return subprocess.run(
             command, env=os.environ | self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            text=True, timeout=60, check=True,
+            text=True, timeout=600, check=True,
         ).stdout  # fmt: skip
 
     def queue(self) -> list[QueuedJob]:
@@ -184,7 +184,7 @@ class Slurm:
                      f"--key-file={folder}/munge.key", f"--seed-file={folder}/munge.seed",
                      f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log")  # fmt: skip
         installation = self._popen("mariadb-install-db", *database, "--skip-test-db", "--skip-name-resolve")
-        assert installation.wait(timeout=120) == 0, self._log("mariadb-install-db")
+        assert installation.wait(timeout=600) == 0, self._log("mariadb-install-db")
         self._launch("mariadbd", *database, "--bind-address=127.0.0.1", f"--port={self._ports['mariadbd']}",
                      "--skip-name-resolve", f"--socket={folder}/mariadb.sock",
                      f"--pid-file={folder}/mariadb.pid", f"--init-file={folder}/database.sql",

@@ -155,7 +155,7 @@ class PostgreSQL:
         as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
         subprocess.run(
             [*as_user, str(folder / program), f"--pgdata={self._data}", *arguments],
-            cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=120, check=True,
+            cwd=self._folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=600, check=True,
         )  # fmt: skip
 
 

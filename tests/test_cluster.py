@@ -69,7 +69,7 @@ def begin(*overrides: str) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
-    printed, _ = process.communicate(timeout=400)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == code, printed
     return printed
 

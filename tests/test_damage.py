@@ -48,7 +48,7 @@ def read_each(paths: list[Path]) -> dict[str, tuple[str, object]]:
     """What reading each file gives, in a process of its own, which a crash would end."""
     done = subprocess.run(
         [sys.executable, "-c", READ_EACH, *map(str, paths)],
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=600,
     )  # fmt: skip
     answers = [json.loads(line) for line in done.stdout.splitlines()]
     assert done.returncode == 0, (len(answers), done.stderr[-2000:])

@@ -20,7 +20,7 @@ def test_a_study_makes_its_figure_and_its_table(study: str, tmp_path: Path) -> N
         [sys.executable, script, "--small", "--output", "here"],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         cwd=tmp_path,
         env=os.environ,
     )
@@ -64,5 +64,5 @@ def test_the_cells_of_the_notebook_run(tmp_path: Path) -> None:
     ends = "\nassert engine.step_count == 100 and result._repr_html_().count('<img') == 1\n"
     environment = os.environ | {"MPLBACKEND": "agg"}
     subprocess.run(
-        [sys.executable, "-c", code + ends], cwd=tmp_path, env=environment, timeout=300, check=True
+        [sys.executable, "-c", code + ends], cwd=tmp_path, env=environment, timeout=600, check=True
     )

@@ -50,7 +50,7 @@ def test_eight_processes_fetch_one_law_with_one_download(server: MlflowServer) -
         )
         for _ in range(8)
     ]
-    digests = {fetcher.communicate(timeout=120)[0].strip() for fetcher in fetchers}
+    digests = {fetcher.communicate(timeout=600)[0].strip() for fetcher in fetchers}
     assert digests == {sha256(run.law)}
     downloads = [line for line in server.log().splitlines() if "law/law.pt" in line and "GET" in line]
     assert len(downloads) == 1, downloads

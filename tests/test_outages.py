@@ -105,7 +105,7 @@ def test_a_server_that_dies_hangs_and_comes_back_during_training(server: MlflowS
     server.signal(signal.SIGSTOP)
     time.sleep(6)
     server.signal(signal.SIGCONT)
-    _, err = process.communicate(timeout=180)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     sync(["output=outputs"])
     assert_whole(server, 4000)
@@ -114,7 +114,7 @@ def test_a_server_that_dies_hangs_and_comes_back_during_training(server: MlflowS
 @pytest.mark.slow
 def test_a_server_that_is_down_from_the_start_to_the_end(server: MlflowServer) -> None:
     process = train_process(server, 200)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "cannot be used" in err
     assert "python -m atheria.sync" in err
@@ -148,7 +148,7 @@ def test_a_server_that_hangs_when_a_run_starts_gets_it_once(server: MlflowServer
     process = train_process(server, 500)
     wait_for_line(process, "untrained")
     server.signal(signal.SIGCONT)  # the request to make the run, given up by now, comes through
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert "gave no answer in 10 s" in err
     assert process.returncode == 0, err
     sync()
@@ -163,7 +163,7 @@ def test_a_run_that_is_ended_while_the_server_hangs_says_what_waits(server: Mlfl
     server.signal(signal.SIGSTOP)
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=90)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert re.search(r"\d+ records of the run wait in outputs/runs/", err)
     server.signal(signal.SIGCONT)
@@ -180,7 +180,7 @@ def test_a_run_that_is_deleted_meanwhile_waits_for_being_restored(server: Mlflow
     client.delete_run(run_id)
     time.sleep(6)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert f"was deleted; bring it back: mlflow runs restore --run-id {run_id}" in err
     with pytest.raises(UserError, match="records still wait"):
         sync()
@@ -258,7 +258,7 @@ def test_a_courier_that_is_killed_is_replaced() -> None:
     time.sleep(1)
     courier_of(process)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert "another one is sent" in err
     (folder,) = Path("outputs/runs").iterdir()

@@ -66,7 +66,7 @@ def run_in(environment: Path, *arguments: str) -> subprocess.CompletedProcess[st
         capture_output=True,
         text=True,
         env=clean,
-        timeout=300,
+        timeout=600,
         check=False,
     )
 

@@ -180,7 +180,7 @@ def test_a_fork_has_a_child_of_its_own(tmp_path: Path) -> None:
     answers = context.Queue()
     fork = context.Process(target=_try_in_fork, args=(paths[1], answers))
     fork.start()
-    assert answers.get(timeout=60)
+    assert answers.get(timeout=600)
     fork.join(60)
     assert fork.exitcode == 0
     proven.check(paths[2], None, PLAIN)

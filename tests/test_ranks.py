@@ -40,7 +40,7 @@ POOL = (
 
 
 def by_torchrun(*overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TORCHRUN, *overrides], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([*TORCHRUN, *overrides], capture_output=True, text=True, timeout=600, check=False)
 
 
 def by_srun(*overrides: str) -> list[subprocess.CompletedProcess[str]]:
@@ -62,7 +62,7 @@ def by_srun(*overrides: str) -> list[subprocess.CompletedProcess[str]]:
         )
         for rank in (1, 0)
     ]
-    ends = [(process, *process.communicate(timeout=60)) for process in processes]
+    ends = [(process, *process.communicate(timeout=600)) for process in processes]
     return [subprocess.CompletedProcess(p.args, p.returncode, out, err) for p, out, err in reversed(ends)]
 
 
@@ -166,7 +166,7 @@ def test_a_signal_to_one_process_ends_all_at_the_same_episode() -> None:
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
     (other,) = [int(pid) for pid in children if rank_of(int(pid)) == 1]
     os.kill(other, signal.SIGTERM)
-    out, err = launcher.communicate(timeout=60)
+    out, err = launcher.communicate(timeout=600)
     assert launcher.returncode == 1, err
     assert "exitcode  : 130" in err
     assert "Connection" not in err
@@ -212,7 +212,7 @@ def test_processes_of_different_settings_are_no_run() -> None:
         "except ValueError as error: sys.stdout.write(f'{error}\\n')"
     )
     Path("seeds.py").write_text(code)
-    ended = subprocess.run([*TWICE, "seeds.py", *STEADY], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run([*TWICE, "seeds.py", *STEADY], capture_output=True, text=True, timeout=600)
     assert ended.stdout.count("processes of one run were given different settings") == 2, ended.stderr
 
 

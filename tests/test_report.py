@@ -176,7 +176,7 @@ def test_a_browser_shows_all_of_it_and_nothing_sticks_out(
     shown = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
          f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=3000", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=True,
+        capture_output=True, text=True, timeout=600, check=True,
     )  # fmt: skip
     reach, inner, drawn, charts = re.search(r"<title>(.*?)</title>", shown.stdout)[1].split()
     assert int(reach) <= int(inner)

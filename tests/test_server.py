@@ -54,7 +54,7 @@ def page(address: str, tmp_path: Path) -> str:
         [str(chromium), *flags, "--dump-dom", address],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=True,
     )
     return shown.stdout

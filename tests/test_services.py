@@ -129,7 +129,7 @@ def test_laws_are_found_by_alias_and_as_the_best_of_an_experiment(server: str) -
 def test_the_password_of_a_database_is_written_nowhere(postgresql: PostgreSQL) -> None:
     uri = postgresql.create("direct")
     process = train_process("model=mlp", f"tracking.uri={uri}")
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     client = MlflowClient(uri)
     (run,) = client.search_runs([client.get_experiment_by_name("atheria").experiment_id])
@@ -173,7 +173,7 @@ def test_no_step_is_lost_or_doubled_where_the_database_fails(
         try:
             assert "what is logged waits in" in process.stderr.readline()
             process.send_signal(signal.SIGTERM)
-            out, err = process.communicate(timeout=90)
+            out, err = process.communicate(timeout=600)
         finally:
             outage.end(postgresql)
     finally:

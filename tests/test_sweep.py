@@ -42,7 +42,7 @@ def begin(*overrides: str) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], code: int = 0) -> str:
-    printed, _ = process.communicate(timeout=500)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode == code, printed
     return printed
 
@@ -458,7 +458,7 @@ def test_mistakes_end_in_one_message(
 ) -> None:
     monkeypatch.setenv("PATH", str(Path(sys.executable).parent))
     process = begin(*TINY, *overrides)
-    printed, _ = process.communicate(timeout=120)
+    printed, _ = process.communicate(timeout=600)
     assert process.returncode in (1, 2), printed
     assert message in printed
     assert "Traceback" not in printed

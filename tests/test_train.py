@@ -233,7 +233,7 @@ def train_process(*overrides: str) -> subprocess.Popen[str]:
 
 def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() -> None:
     process = train_process()
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "\r" not in out + err
     assert err == ""
@@ -252,7 +252,7 @@ def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
         if "untrained" in line:
             break
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "Traceback" not in err
     run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
@@ -262,7 +262,7 @@ def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
 def test_trainings_started_together_on_a_fresh_store_all_run() -> None:
     processes = [train_process("model=mlp", f"seed={seed}") for seed in range(3)]
     for process in processes:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
     assert len(MlflowClient(store_uri(None)).search_runs(["1"])) == 3
 
@@ -273,7 +273,7 @@ def test_an_interrupted_run_keeps_its_checkpoints_on_the_store_and_can_be_export
         if "episode 2/" in line:
             break
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
     path = export([f"run_id={run.info.run_id}"])
     assert read_description(path).run_id == run.info.run_id
@@ -346,7 +346,7 @@ def test_a_terminal_sees_a_bar_with_the_loss_its_terms_and_the_noise() -> None:
         if not chunk:
             break
         shown += chunk
-    process.wait(timeout=60)
+    process.wait(timeout=600)
     assert process.returncode == 0
     for part in (b"episode", b"loss=", b"survival=", b"symmetry=", b"complexity=", b"noise="):
         assert part in shown

@@ -28,7 +28,7 @@ def blocks(page: str) -> list[tuple[str, str, str]]:
 
 def run(words: list[str], path: str) -> str:
     done = subprocess.run(
-        words, capture_output=True, text=True, timeout=400, env=os.environ | {"PATH": path}, check=False
+        words, capture_output=True, text=True, timeout=600, env=os.environ | {"PATH": path}, check=False
     )
     assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -67,7 +67,7 @@ def served(command: str, path: str) -> Iterator[str]:
         yield next(line.split()[1] for line in server.stdout if line.startswith("open"))
     finally:
         server.send_signal(signal.SIGINT)
-        server.communicate(timeout=60)
+        server.communicate(timeout=600)
     assert server.returncode == 0
 
 

@@ -542,7 +542,7 @@ def test_a_port_that_is_taken_is_refused(viewer: Viewer, exported: Callable) -> 
     port = viewer.base.rpartition(":")[2]
     result = subprocess.run(
         [sys.executable, "-m", "atheria.view", f"law={path}", "tracking=off", "open=false", f"port={port}"],
-        capture_output=True, text=True, timeout=120, check=False,
+        capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert result.returncode == 1
     assert f"atheria.view: `port` {port} of 127.0.0.1 cannot be had" in result.stderr

@@ -207,7 +207,12 @@ def _start(config: TrainConfig, found: Resumption | None, part: Part | None) -> 
         with reopen_run(config.tracking, resume.local_copy(found.run, config)) as logged:
             yield logged
         return
-    folder = resume.begun(config, part.tags) if part is not None and part.has_begun else None
+    tags = None
+    if part is not None:
+        tags = part.tags if part.has_begun else None
+    elif config.trainer.resume == "auto":
+        tags = {CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
+    folder = resume.begun(config, tags) if tags is not None else None
     with new_run(config, part) if folder is None else reopen_run(config.tracking, folder) as logged:
         yield logged
 
