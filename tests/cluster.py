@@ -213,7 +213,7 @@ class Slurm:
             )  # fmt: skip
 
     def _wait_for(self, condition: Callable[[], bool]) -> None:
-        for _ in range(600):
+        for _ in range(6000):
             if condition():
                 return
             for name, daemon in self._daemons.items():

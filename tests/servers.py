@@ -215,7 +215,7 @@ class S3:
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
     """Returns when a server answers."""
-    for _ in range(240):
+    for _ in range(2400):
         try:
             urllib.request.urlopen(url, timeout=1).close()
             return

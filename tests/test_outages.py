@@ -224,7 +224,7 @@ def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
 
 def courier_of(process: subprocess.Popen[str]) -> int:
     """The process that delivers for a run, once it has been sent."""
-    for _ in range(300):
+    for _ in range(3000):
         children = Path(f"/proc/{process.pid}/task").glob("*/children")
         found = [int(pid) for file in children for pid in file.read_text().split()]
         couriers = [p for p in found if b"atheria.courier" in Path(f"/proc/{p}/cmdline").read_bytes()]
@@ -274,7 +274,7 @@ def test_a_courier_outlives_a_killed_run_until_all_is_delivered() -> None:
     process.kill()
     process.wait()
     (folder,) = Path("outputs/runs").iterdir()
-    for _ in range(300):
+    for _ in range(3000):
         if not Path(f"/proc/{courier}").exists():
             break
         time.sleep(0.1)

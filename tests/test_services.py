@@ -197,7 +197,7 @@ def test_no_step_is_lost_or_doubled_where_the_database_fails(
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
-    for _ in range(240):
+    for _ in range(2400):
         if condition():
             return
         assert process.poll() is None, "the training ended"

@@ -75,7 +75,7 @@ def table(name: str) -> list[dict[str, str]]:
 
 def trained_past(name: str, episode: int) -> None:
     """Returns when some point of a sweep has been saved after an episode."""
-    for _ in range(600):
+    for _ in range(6000):
         for point in Path(f"outputs/sweeps/{name}/points").glob("*/run.json"):
             folder = Path(json.loads(point.read_text())["folder"])
             last = journal.LastSteps.of(folder).steps.get("train/loss", 0)
@@ -238,7 +238,7 @@ def test_a_failed_point_is_seen_and_takes_nothing_down() -> None:
 
 def started(name: str, varied: dict[str, str]) -> Path:
     """Where the run of a point is noted, once it has begun."""
-    for _ in range(300):
+    for _ in range(3000):
         for path in Path(f"outputs/sweeps/{name}/points").glob("*/run.json"):
             if json.loads((path.parent / "point.json").read_text())["varied"] == varied:
                 return path

@@ -44,7 +44,7 @@ def test_the_ui_opens_at_the_runs_and_says_what_is_measured(in_run_folder) -> No
         name = store.get_run(in_run_folder.run_id).info.run_name
         with browser(strict=False) as (page, _):
             page.goto(address)
-            page.get_by_text(name).first.wait_for(timeout=60_000)
+            page.get_by_text(name).first.wait_for()
         note = store.get_experiment_by_name("atheria").tags
         assert "`eval/loss`" in note["mlflow.note.content"]
     with pytest.raises(urllib.error.URLError):
@@ -59,7 +59,6 @@ PICTURES = "[...document.querySelectorAll('img')].filter(i => i.src.includes('im
 def test_pictures_films_and_the_report_are_seen_in_the_ui(in_run_folder) -> None:
     rolled = rollout([f"run_id={in_run_folder.run_id}", "steps=5", "film=mp4", "film_every=1"])
     with served() as address, browser(strict=False) as (page, _):
-        page.set_default_timeout(60_000)
         runs, _, view = address.partition("?")
 
         def look(run_id: str, at: str) -> None:

@@ -52,7 +52,7 @@ class Viewer:
 
     def __enter__(self) -> "Viewer":
         self._thread.start()
-        for _ in range(400):
+        for _ in range(4000):
             if self.server._server.started:
                 return self
             time.sleep(0.02)
@@ -111,7 +111,7 @@ class Page:
 
 
 async def received(socket) -> str | bytes:
-    return await asyncio.wait_for(socket.recv(), 20)
+    return await asyncio.wait_for(socket.recv(), 120)
 
 
 async def closing(socket):
@@ -524,14 +524,14 @@ def test_the_command_says_where_and_ends_by_ctrl_c(exported: Callable) -> None:
         if line.startswith("stop"):
             break
     address = next(line.split()[1] for line in printed if line.startswith("open"))
-    for _ in range(100):
+    for _ in range(1000):
         try:
             assert get(address)[0] == 200
             break
         except urllib.error.URLError:
             time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     assert "stopped   after" in out
     assert err == ""
@@ -563,6 +563,7 @@ def browser(width: int = 1366, height: int = 768, strict: bool = True):
     with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *gl])
         page = chromium.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
+        page.set_default_timeout(120_000)
         logged: list[str] = []
         page.on("console", lambda message: logged.append(message.text))
         page.on("pageerror", lambda error: logged.append(str(error)))
@@ -575,7 +576,7 @@ def browser(width: int = 1366, height: int = 768, strict: bool = True):
 
 def until(page, condition: str) -> None:
     """Waits for a condition in the page, whose policy forbids it to evaluate one itself."""
-    for _ in range(400):
+    for _ in range(4000):
         if page.evaluate(condition):
             return
         page.wait_for_timeout(50)
@@ -658,12 +659,12 @@ def test_the_page_plays_by_mouse_and_keyboard(viewer: Viewer, renderer: str, nam
         page.wait_for_selector('#play[aria-label="Pause"]')
         page.keyboard.press("o")
         page.wait_for_timeout(1500)
-        with page.expect_download(timeout=20_000) as download:
+        with page.expect_download(timeout=120_000) as download:
             page.keyboard.press("o")
         film = Path(download.value.path()).read_bytes()
         assert film[:4] == b"\x1a\x45\xdf\xa3"  # EBML, as WebM begins
         assert len(film) > 2000
-        with page.expect_download(timeout=20_000) as download:
+        with page.expect_download(timeout=120_000) as download:
             page.locator("#picture").click()
         assert Path(download.value.path()).read_bytes()[:4] == b"\x89PNG"
 
