@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from atheria_core import Engine
@@ -15,6 +16,9 @@ from atheria.cli import compose_config, to_settings
 from atheria.config import InitialStateConfig, PhysicsConfig, TrainConfig
 from atheria.jobs.train import TrainedRun
 from atheria.train import train
+
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 SMALL = (
     "model.d_state=2",

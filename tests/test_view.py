@@ -98,7 +98,7 @@ class Page:
 
     async def frame(self, matches: Callable[[dict], bool] = lambda _: True) -> tuple[dict, list[np.ndarray]]:
         """The next frame that matches; asks for as many as it takes."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 300
         await self.tell(do="frames")
         while time.monotonic() < end:
             message = await received(self.socket)
