@@ -23,7 +23,7 @@ INTERVAL = 5.0
 """Seconds between deliveries."""
 LONGEST_PAUSE = 60.0
 """Seconds between attempts at a store that gives no answer; they double up to here."""
-CLOSING = 20.0
+CLOSING = 60.0
 """Seconds without progress after which the end of a run leaves the rest to ``atheria.sync``."""
 MOST_BY_THREAD = 50
 """Records between two deliveries that a thread takes on."""

@@ -104,12 +104,13 @@ class Contender:
     def __init__(self, name: str, folder: Path, *overrides: str) -> None:
         self.name = name
         self.turns: list[Numbers] = []
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (lives as long as the process)
         command = [sys.executable, __file__, "--work", *overrides, f"output={folder}"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
             cwd=folder,
         )
@@ -125,11 +126,16 @@ class Contender:
 
     def end(self) -> None:
         """Lets it finish its run."""
-        self._process.communicate(timeout=120)
+        self._process.communicate(timeout=1200)
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(f"the training process '{self.name}' ended: {self._errors.read()}")
+        return json.loads(line)
 
 
 def summary(turns: list[Numbers]) -> Numbers:

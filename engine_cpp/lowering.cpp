@@ -217,10 +217,6 @@ class Interpreter {
 
   // ---- instructions ----
 
-  static void require_no_zeros(const Node& node, const Planes& planes) {
-    for (const auto& plane : planes) require(plane.value >= 0, describe(node) + " of channels that are 0");
-  }
-
   static Planes planes_of(std::int64_t id, std::int64_t channels) {
     Planes planes;
     for (std::int64_t c = 0; c < channels; ++c) planes.push_back({id, c});
@@ -305,6 +301,20 @@ class Interpreter {
       }
     }
     return result;
+  }
+
+  // For instructions that read every channel: those that are 0 are written out.
+  Planes planes_with_zeros(const Field& x) {
+    auto planes = x.planes();
+    for (auto& plane : planes) {
+      if (plane.value >= 0) continue;
+      Instruction zero{.op = Op::stencil};
+      zero.level = x.level;
+      zero.channels = 1;
+      zero.stencils = {Stencil{}};
+      plane = emit(std::move(zero)).front();
+    }
+    return planes;
   }
 
   bool has_stencil(const Planes& planes) const {
@@ -636,8 +646,7 @@ class Interpreter {
     Instruction instruction{.op = Op::upsample};
     instruction.level = x.level - 1;
     instruction.channels = weight.size(1);
-    instruction.a = x.planes();
-    require_no_zeros(node, instruction.a);
+    instruction.a = planes_with_zeros(x);
     instruction.weight = floats(weight);
     if (!bias.isNone()) instruction.bias = floats(bias.toTensor(), instruction.channels);
     set(node, owned(emit(std::move(instruction)), {weight.size(1)}, x.level - 1));
@@ -734,6 +743,11 @@ class Interpreter {
       const auto planes = x.planes();
       return std::all_of(planes.begin(), planes.end(), [](Plane plane) { return plane.value < 0; });
     };
+    if (is_zero(a) && is_zero(b)) {
+      auto nothing = a;
+      nothing.extent = {};
+      return nothing;
+    }
     const bool zeros = is_zero(a) || is_zero(b);
     const auto& kept = is_zero(a) || (!zeros && a.extent.count < b.extent.count) ? b : a;
     auto source = kept;
@@ -1062,9 +1076,8 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
   rules["aten::group_norm"] = [](I& i, const Node& n) {
     const auto& x = i.whole(n);
     auto instruction = pointwise(Op::group_norm, x);
-    instruction.a = x.planes();
+    instruction.a = i.planes_with_zeros(x);
     instruction.groups = i.integer(n, 1);
-    require_no_zeros(n, instruction.a);
     require(instruction.groups >= 1 && x.channels() % instruction.groups == 0 && x.dims.size() == 1,
             "aten::group_norm with groups that do not divide the channels");
     instruction.weight.assign(at(x.channels()), 1.0F);
@@ -1097,8 +1110,7 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     Instruction instruction{.op = Op::pool};
     instruction.level = x.level + 1;
     instruction.channels = x.channels();
-    instruction.a = x.planes();
-    require_no_zeros(n, instruction.a);
+    instruction.a = i.planes_with_zeros(x);
     auto result = owned(i.emit(std::move(instruction)), x.dims, x.level + 1);
     i.set(n, result);
   };

@@ -367,11 +367,10 @@ class Run {
     const double scale = 1 / std::sqrt(spread / count + static_cast<double>(instruction_.epsilon));
     for (auto c = first; c < first + each; ++c) {
       const auto weight = static_cast<double>(instruction_.weight[at(c)]) * scale;
-      const auto shift = static_cast<double>(instruction_.bias[at(c)]) - mean * weight;
       for (std::int64_t y = 0; y < layout.height; ++y) {
         kernels().affine(in_[at(c)] + layout.first() + y * layout.stride(), row_of(c, y), layout.width,
-                         static_cast<float>(weight), static_cast<float>(shift), instruction_.activation,
-                         instruction_.activation_alpha);
+                         static_cast<float>(mean), static_cast<float>(weight), instruction_.bias[at(c)],
+                         instruction_.activation, instruction_.activation_alpha);
       }
       if (needs_halo_) fill_halo(out_.plane(c), layout, torus_);
     }

@@ -1,5 +1,8 @@
 """The compiled backend: random laws, grids and physics; what it cannot compile; threads, universes, bf16."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -67,7 +70,10 @@ def test_random_laws_run_alike(tmp_path: Path, chance: Random, physics: PhysicsC
     for backend in ("compiled", "torchscript"):
         engine = loaded(path, law, physics, backend=backend)
         assert engine.info()["backend"] == backend
-        worst, excepted = compare(engine, Dynamics(module, physics, SEED), psi, states=3)
+        dynamics = Dynamics(module, physics, SEED)
+        worst, excepted = compare(
+            engine, dynamics, psi, states=3, before_normalising=physics.normalise == "cell"
+        )
         assert worst <= 1e-5
         assert excepted <= 5
 
@@ -249,6 +255,41 @@ def test_a_law_whose_rounding_would_move_the_vacuum_is_not_compiled(tmp_path: Pa
         assert "vacuum" in engine.info()["why"]
 
 
+NOTHING = (
+    "return y + F.conv2d(F.group_norm(x, 2, None, self.bias), self.wide)",
+    "return y + F.conv_transpose2d(F.max_pool2d(x, 2), self.up, self.bias, 2)",
+    "return y + torch.cat([x[..., 1:], torch.zeros_like(x[..., :1])], 3)",
+)
+
+
+@pytest.mark.parametrize("body", NOTHING, ids=["norm", "pool", "shift"])
+@torch.inference_mode()
+def test_channels_that_are_nothing_are_compiled(tmp_path: Path, body: str) -> None:
+    body = "y = F.conv2d(psi, self.near, None, 1, 1, 1, 4)\nx = y - y\n" + body
+    weights = {"near": 0.1 * torch.randn(4, 1, 3, 3), "wide": torch.ones(4, 4, 1, 1)}
+    weights |= {"up": torch.ones(4, 4, 2, 2), "bias": torch.ones(4)}
+    compiled, script = both(module_of(body, **weights), tmp_path, {"boundary": "zeros"})
+    for engine in (compiled, script):
+        engine.reset("soup", 3, (8, 12))
+        engine.step_native(2)
+    np.testing.assert_allclose(compiled.state(), script.state(), atol=1e-5)
+
+
+@torch.inference_mode()
+def test_a_norm_of_each_channel_keeps_the_vacuum(tmp_path: Path) -> None:
+    """A field that is the same everywhere is its mean, and the difference to it exactly nothing."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        body = (
+            "x = F.group_norm(F.conv2d(psi, self.w, self.bias), 1, None, None, 0.01)\n"
+            "return 0.1 * F.conv2d(x, self.out)"
+        )
+        weights = {"w": torch.randn(1, 4, 1, 1), "bias": torch.randn(1), "out": torch.randn(4, 1, 1, 1)}
+        compiled, _ = both(module_of(body, **weights), tmp_path)
+        assert compiled.info()["backend"] == "compiled"
+        assert compiled.info()["vacuum_stable"]
+
+
 class Remembers(torch.nn.Module):
     """A law whose memory is made last, of nothing, or partly of nothing."""
 
@@ -345,6 +386,38 @@ def test_an_unbounded_universe_survives_an_explosion(tmp_path: Path) -> None:
         engine.set_cells(np.array([[0, 0], [3, 3]]), np.ones((2, 2), np.complex64))
         engine.step_native(4)
     np.testing.assert_array_equal(engines[0].window(-9, -9, 24, 24), engines[1].window(-9, -9, 24, 24))
+
+
+def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python where the engine takes its kernels from `ATHERIA_CPU`."""
+    environment = {**os.environ, "ATHERIA_CPU": cpu}
+    return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("cpu", ["portable", "AVX2"])
+def test_the_kernels_of_other_cpus(cpu: str, tmp_path: Path) -> None:
+    """What this CPU does not choose by itself is right, too."""
+    flags = Path("/proc/cpuinfo").read_text()
+    if cpu == "AVX2" and not ("avx2" in flags and "fma" in flags):
+        pytest.skip("the CPU has no AVX2")
+    ended = with_kernels_of(
+        cpu,
+        "-m",
+        "pytest",
+        "-q",
+        f"--basetemp={tmp_path / 'pytest'}",
+        __file__,
+        "-k",
+        "random or nothing or vacuum",
+    )
+    assert ended.returncode == 0, ended.stdout[-4000:]
+
+
+def test_kernels_that_this_cpu_cannot_run_are_refused() -> None:
+    ended = with_kernels_of("Z80", "-c", "from atheria_core import Engine; Engine(d_state=2)")
+    assert ended.returncode != 0
+    assert "`ATHERIA_CPU` must be one of what this CPU can run, " in ended.stderr
+    assert "portable; got 'Z80'" in ended.stderr
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")

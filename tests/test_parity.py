@@ -24,18 +24,30 @@ STATES = 50
 SEED = 2**63 + 12345  # both words of the key are in use
 
 
-def compare(engine: Engine, dynamics: Dynamics, psi: torch.Tensor, states: int = STATES) -> tuple[float, int]:
-    """Largest error over the trajectory, in units of max(1, max|psi|), and the number of excepted cells."""
+def compare(
+    engine: Engine,
+    dynamics: Dynamics,
+    psi: torch.Tensor,
+    states: int = STATES,
+    before_normalising: bool = False,
+) -> tuple[float, int]:
+    """Largest error over the trajectory, in units of max(1, max|psi|), and the number of excepted cells.
+
+    Args:
+        before_normalising: Errors count as they were before each cell was normalised, which makes those of
+            faint cells large.
+    """
     engine.seed = dynamics.seed
     engine.set_state(psi.numpy())
     state = dynamics.start(psi)
     worst, excepted = 0.0, 0
     for _ in range(states):
         borderline = near_threshold(dynamics, state)
+        faintness = norms_before_threshold(dynamics, state).clamp(max=1.0) if before_normalising else 1.0
         state = dynamics.step(state)
         engine.step_native()
         native = torch.from_numpy(engine.state())
-        error = (native - state.psi).abs() * ~borderline
+        error = (native - state.psi).abs() * ~borderline * faintness
         worst = max(worst, (error.max() / max(1.0, state.psi.abs().max())).item())
         excepted += int(borderline.sum())
         # The next step starts from the engine's state on both sides: steps are compared, not histories.
@@ -48,11 +60,16 @@ def near_threshold(dynamics: Dynamics, state) -> torch.Tensor:
     physics = dynamics.physics
     if physics.epsilon == 0:
         return torch.zeros_like(state.psi[:, :1], dtype=torch.bool)
+    return (norms_before_threshold(dynamics, state) - physics.epsilon).abs() < 1e-5
+
+
+def norms_before_threshold(dynamics: Dynamics, state) -> torch.Tensor:
+    """Cells' norms (B, 1, H, W) after a step without threshold and normalisation."""
+    physics = dynamics.physics
     delta, _ = laws.propose(dynamics.law, state.psi, state.memory)
     mask = fire_mask(state, physics.fire_rate, dynamics.seed) if physics.fire_rate < 1 else None
     unchecked = PhysicsConfig(physics.gamma, 0.0, "none", physics.fire_rate, physics.boundary)
-    norm = energy_density(combine(state.psi, delta, unchecked, mask)).sqrt()
-    return ((norm - physics.epsilon).abs() < 1e-5).unsqueeze(1)
+    return energy_density(combine(state.psi, delta, unchecked, mask)).sqrt().unsqueeze(1)
 
 
 COMPILED = [name for name in MODELS if MODELS[name]["name"] != "snn_unet"]

@@ -84,7 +84,8 @@ struct Kernels {
   void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
   void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
   void (*pack_pairs)(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells);
-  void (*affine)(const float* in, float* out, std::int64_t cells, float scale, float shift,
+  // (in - centre) * scale + shift: where the cells are `centre`, exactly the shift.
+  void (*affine)(const float* in, float* out, std::int64_t cells, float centre, float scale, float shift,
                  Activation activation, float alpha);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);

@@ -144,12 +144,12 @@ inline void map(const float* in, float* out, std::int64_t cells, Change change) 
   if (i < cells) store(out + i, change(load(in + i, cells - i)), cells - i);
 }
 
-void affine(const float* in, float* out, std::int64_t cells, float scale, float shift, Activation activation,
-            float alpha) {
+void affine(const float* in, float* out, std::int64_t cells, float centre, float scale, float shift,
+            Activation activation, float alpha) {
   if (activation == Activation::elu) {
-    return map(in, out, cells, [=](Vector x) { return elu(x * scale + shift, alpha); });
+    return map(in, out, cells, [=](Vector x) { return elu((x - centre) * scale + shift, alpha); });
   }
-  map(in, out, cells, [=](Vector x) { return activate(activation, alpha, x * scale + shift); });
+  map(in, out, cells, [=](Vector x) { return activate(activation, alpha, (x - centre) * scale + shift); });
 }
 
 template <int quarter>
