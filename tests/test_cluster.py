@@ -28,7 +28,11 @@ ON_SLURM = (
     "hydra/launcher=slurm", "hydra.launcher.cores=1", "hydra.launcher.memory_gb=1",
     "hydra.launcher.notice_seconds=10", "hydra.launcher.minutes=30",
 )  # fmt: skip
-LONG = (*TINY, "trainer.episodes=1500", "noise/curriculum=adaptive", "trainer.pool=4", "trainer.damage=1")
+RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
+LONG = (
+    *TINY, *RARELY, "trainer.episodes=4000",
+    "noise/curriculum=adaptive", "trainer.pool=4", "trainer.damage=1",
+)  # fmt: skip
 """Long enough to be interrupted."""
 
 
@@ -157,7 +161,7 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_it_had_not_been(slurm: S
 
 
 def test_one_is_killed_one_raises_and_the_others_finish(slurm: Slurm) -> None:
-    grid = [*TINY, "trainer.episodes=2000", "trainer.lr=1e-4,1e30,1e-3", "sweep.name=bad"]
+    grid = [*TINY, *RARELY, "trainer.lr=1e-4,1e30,1e-3", "sweep.name=bad"]
     sweep = begin(*grid, "trainer.episodes=2000,2001")
     wait_until(lambda: len(list(Path("outputs/sweeps/bad/points").glob("*/run.json"))) >= 3)
     victim = next(

@@ -28,7 +28,8 @@ from atheria.sync import sync
 from .conftest import heed_ctrl_c
 from .test_resume import TINY, assert_equal_to_undisturbed, curves
 
-LONG = (*TINY, "trainer.episodes=1500")
+RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
+LONG = (*TINY, *RARELY, "trainer.episodes=2000")
 
 
 def begin(*overrides: str) -> subprocess.Popen[str]:
@@ -192,7 +193,7 @@ def test_jobs_end_when_their_sweep_is_killed_and_the_next_command_goes_on() -> N
     for run in found.values():
         if run.info.run_name != "orphans":
             steps = [step for step, _ in curves(MlflowClient(store_uri(None)), run.info.run_id)["train/loss"]]
-            assert steps == list(range(1, 1501))
+            assert steps == list(range(1, 2001))
 
 
 def test_a_failed_point_is_seen_and_takes_nothing_down() -> None:
@@ -247,7 +248,14 @@ def started(name: str, varied: dict[str, str]) -> Path:
 
 
 def test_jobs_at_once_on_a_fresh_store_lose_nothing() -> None:
-    grid = [*TINY, "trainer.episodes=300", "seed=0,1,2,3", "hydra.launcher.parallel=4", "sweep.name=fresh"]
+    grid = [
+        *TINY,
+        "trainer.episodes=300",
+        "trainer.eval_every=10",
+        "seed=0,1,2,3",
+        "hydra.launcher.parallel=4",
+        "sweep.name=fresh",
+    ]
     printed = swept(*grid)
     assert "lock" not in printed
     assert "warning" not in printed
@@ -258,7 +266,7 @@ def test_jobs_at_once_on_a_fresh_store_lose_nothing() -> None:
         if name:
             curve = curves(client, run.info.run_id)
             assert [step for step, _ in curve["train/loss"]] == list(range(1, 301))
-            assert [step for step, _ in curve["eval/loss"]] == list(range(0, 301, 3))
+            assert [step for step, _ in curve["eval/loss"]] == list(range(0, 301, 10))
     for log in Path("outputs/sweeps/fresh/points").glob("*/log.txt"):
         assert "lock" not in log.read_text()
         assert "warning" not in log.read_text()
@@ -309,7 +317,8 @@ def test_a_job_of_rays_that_is_killed_takes_nothing_down() -> None:
 
 
 SEARCH = (
-    *TINY, "trainer.episodes=200", "hydra/sweeper=optuna", "hydra.sweeper.startup=2", "seed=3",
+    *TINY, "trainer.episodes=200", "trainer.eval_every=20", "seed=3",
+    "hydra/sweeper=optuna", "hydra.sweeper.startup=2",
     "trainer.lr=tag(log,interval(1e-4,1e-1))", "model.hidden_channels=int(interval(2,6))", "trainer=v3,v4",
     "sweep.name=search",
 )  # fmt: skip
