@@ -58,11 +58,15 @@ def work(arguments: list[str]) -> None:
     from atheria.runs import start_run
     from atheria.trainer import Trainer
 
+    # What a run says on the way is no answer.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
     config = to_settings(TrainConfig, compose_config("train", arguments))
     law = build(config.model, config.physics.boundary)
     trainer = Trainer(law, config, torch.device("cpu"))
     with start_run(config.tracking, Path(config.output) / "runs", "benchmark", {}) as run:
-        print(json.dumps(str(run.folder)), flush=True)
+        print(json.dumps(str(run.folder)), file=answers, flush=True)
         for line in sys.stdin:
             lead_in, measured, drain = map(float, line.split())
             times, logging, busy = [], 0.0, _busy(run)
@@ -83,7 +87,7 @@ def work(arguments: list[str]) -> None:
             while run.uri and waiting(run.folder) and time.monotonic() < deadline:
                 time.sleep(0.1)
             spent = {"logging": logging, "thread": thread, "courier": courier}
-            print(json.dumps({"times": times, **spent}), flush=True)
+            print(json.dumps({"times": times, **spent}), file=answers, flush=True)
 
 
 def _busy(run: LoggedRun) -> tuple[float, float]:

@@ -149,11 +149,13 @@ class SlurmLauncher:
         return found
 
     def _seems_gone(self, job: "submitit.Job[Any]") -> bool:
-        """Whether a job has ended, by the accounting; where that does not know, by the queue."""
-        state = job.watcher.get_state(job.job_id)
-        if state in ("UNKNOWN", "PREEMPTED"):
-            return job.job_id not in self._queue()
-        return state not in _UNFINISHED
+        """Whether a job has ended, by the accounting, and is not in the queue.
+
+        Of one that is queued again, the accounting may tell for a while how it ended before.
+        """
+        if job.watcher.get_state(job.job_id) in _UNFINISHED:
+            return False
+        return job.job_id not in self._queue()
 
     def _is_back(self, job: "submitit.Job[Any]") -> bool:
         """Whether a job that seemed to have ended is queued again: after a node has failed, for example."""
