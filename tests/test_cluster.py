@@ -20,7 +20,7 @@ from atheria.train import train
 
 from .cluster import Slurm
 from .conftest import missing
-from .test_resume import TINY, assert_equal_to_undisturbed, curves
+from .test_resume import RARELY, TINY, assert_equal_to_undisturbed, curves
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -28,7 +28,6 @@ ON_SLURM = (
     "hydra/launcher=slurm", "hydra.launcher.cores=1", "hydra.launcher.memory_gb=1",
     "hydra.launcher.notice_seconds=10", "hydra.launcher.minutes=30",
 )  # fmt: skip
-RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
 LONG = (
     *TINY, *RARELY, "trainer.episodes=4000",
     "noise/curriculum=adaptive", "trainer.pool=4", "trainer.damage=1",
@@ -226,8 +225,7 @@ def test_a_cancelled_job_is_not_queued_again(slurm: Slurm) -> None:
     slurm.run("scancel", "--name=atheria-cancelled")
     printed = end(sweep, code=1)
     assert "of 1 points, 1 KILLED; the same command goes on with them" in printed
-    # Its node may be busy for a while with what the job leaves behind.
-    assert all(job.state == "COMPLETING" for job in slurm.queue())
+    wait_until(lambda: not slurm.queue())  # its node is busy for a while with what the job leaves behind
     assert {run.info.status for name, run in runs().items() if name} == {"KILLED"}
 
 

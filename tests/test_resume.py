@@ -23,6 +23,8 @@ from atheria.train import train
 from .conftest import SMALL, heed_ctrl_c
 
 TINY = (*SMALL, "model=mlp", "trainer.checkpoint_every=1", "trainer.eval_every=3", "trainer.keep_best=2")
+RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
+"""For long trainings: evaluations and checkpoints cost more than so small an episode."""
 
 POOL = ("trainer.pool=4", "trainer.damage=1", "trainer.steps_min=1")
 CONFIGURATIONS = {

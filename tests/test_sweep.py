@@ -26,9 +26,8 @@ from atheria.sweeps import space
 from atheria.sync import sync
 
 from .conftest import heed_ctrl_c
-from .test_resume import TINY, assert_equal_to_undisturbed, curves
+from .test_resume import RARELY, TINY, assert_equal_to_undisturbed, curves
 
-RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
 LONG = (*TINY, *RARELY, "trainer.episodes=2000")
 
 
