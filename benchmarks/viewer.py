@@ -32,10 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from first_run import processor
 
 ROOT = Path(__file__).parents[1]
-BROWSER = {
-    "executable_path": shutil.which("chromium"),
-    "args": ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"],
-}
+BROWSER = {"executable_path": shutil.which("chromium"), "args": ["--no-sandbox"]}
 SIDE = 256
 Numbers = dict[str, Any]
 

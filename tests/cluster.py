@@ -172,9 +172,12 @@ class Slurm:
         )
         return state.split()[0] if state else ""
 
-    def start_now(self, job_id: str) -> None:
-        """Spares a job that was queued again the two minutes it would wait."""
-        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now")
+    def start_soon(self, job_id: str) -> None:
+        """Spares a job that was queued again the two minutes it would wait.
+
+        In the second in which a job was killed a node takes it for one that is not to start.
+        """
+        self.run("scontrol", "update", f"JobId={job_id}", "StartTime=now+2")
 
     def _start(self) -> None:
         folder = self._folder

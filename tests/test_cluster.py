@@ -151,7 +151,7 @@ def test_a_preempted_job_is_queued_again_and_ends_as_if_it_had_not_been(slurm: S
     child = next(run for name, run in runs().items() if name)
     assert child.info.status == "SCHEDULED"
     slurm.run("scancel", "--name=urgent")
-    slurm.start_now(job.id)
+    slurm.start_soon(job.id)
     end(sweep)
     child = next(run for name, run in runs().items() if name)
     assert any(tag.startswith("atheria.resumed.") for tag in child.data.tags)

@@ -554,15 +554,16 @@ def test_a_port_that_is_taken_is_refused(viewer: Viewer, exported: Callable) -> 
 
 
 @contextmanager
-def browser(width: int = 1366, height: int = 768, strict: bool = True):
+def browser(width: int = 1366, height: int = 768, strict: bool = True, webgl: bool = False):
     """A page of Chromium's, and what it has logged: nothing, where that is asked for."""
     if CHROMIUM is None:
         missing("browser", "no chromium")
     from playwright.sync_api import sync_playwright
 
-    gl = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    emulated = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    args = ["--no-sandbox", *(emulated if webgl else [])]
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *gl])
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=args)
         page = chromium.new_page(viewport={"width": width, "height": height}, accept_downloads=True)
         page.set_default_timeout(120_000)
         logged: list[str] = []
@@ -587,7 +588,7 @@ def until(page, condition: str) -> None:
 @pytest.mark.browser
 @pytest.mark.parametrize(("renderer", "name"), [("webgl", "WebGL2"), ("2d", "2D canvas")])
 def test_the_page_plays_by_mouse_and_keyboard(viewer: Viewer, renderer: str, name: str) -> None:
-    with browser() as (page, _):
+    with browser(webgl=renderer == "webgl") as (page, _):
         page.goto(f"{viewer.address}&renderer={renderer}")
         until(page, "Number(document.body.dataset.step) > 20")
         until(page, "Number(document.body.dataset.drawn) > 5")

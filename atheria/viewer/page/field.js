@@ -92,10 +92,18 @@ export class Field {
     this.due = false;
     const ratio = devicePixelRatio || 1;
     this.renderer.draw({ ...this.camera, scale: this.scale * ratio }, this.torus);
+    this.drawMarks(ratio);
+  }
+
+  // The brush and the cursor. A canvas that is touched is composited anew, so that an empty one is left alone.
+  drawMarks(ratio) {
+    const hasBrush = this.pointer && this.tool !== "move";
+    if (!hasBrush && !this.cursor && !this.isMarked) return;
+    this.isMarked = hasBrush || this.cursor;
     const context = this.overlay.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, this.overlay.width, this.overlay.height);
-    if (this.pointer && this.tool !== "move") {
+    if (hasBrush) {
       ring(context, ...this.pointer, Math.max(3, (this.radius + 0.5) * this.scale));
     }
     if (this.cursor) {
