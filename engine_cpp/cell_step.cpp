@@ -1,10 +1,13 @@
-// Scattered cells, stepped by a kernel that takes any cells: a few hundred at a time, each as pointers to its
-// neighbours.
+// Scattered cells, stepped by a kernel that takes any cells: a few hundred at a time, each as the sums over
+// its surroundings that the law sees. Only matter is summed: vacuum adds nothing.
 
+#include <algorithm>
 #include <array>
 #include <atomic>
-#include <memory>
+#include <bit>
+#include <vector>
 
+#include "kernels/kernels.hpp"
 #include "parallel.hpp"
 #include "philox.hpp"
 #include "scattered.hpp"
@@ -12,7 +15,36 @@
 namespace atheria {
 namespace {
 
-constexpr std::size_t chunk_cells = 240;  // whole vectors of every width, five blocks of a product
+constexpr std::int32_t infinity = 0x7F800000;  // its bits
+constexpr std::size_t chunk_cells = 240;       // whole vectors of every width, five blocks of a product
+
+// A tile and the eight around it, row by row. dx and dy: 0 for the neighbour before, 1 for the cell itself, 2
+// for the one behind.
+struct Around {
+  std::array<const float*, 9> numbers{};  // of a tile's first cell
+  std::array<Mask, 9> matter{};
+
+  // The tile's cells of which that neighbour is matter.
+  Mask beside_matter(std::size_t dx, std::size_t dy) const {
+    if (dy == 1) return in_row(1, dx);
+    return dy == 0 ? in_row(1, dx) << 8 | in_row(0, dx) >> 56 : in_row(1, dx) >> 8 | in_row(2, dx) << 56;
+  }
+
+  // The numbers of that neighbour of a cell.
+  const float* find(std::size_t cell, std::size_t dx, std::size_t dy, std::size_t width) const {
+    const auto x = cell % 8 + dx + 7;  // plus 8, of which a tile's side is beyond an edge or not
+    const auto y = cell / 8 + dy + 7;
+    return numbers[(y / 8) * 3 + x / 8] + ((y % 8) * 8 + x % 8) * width;
+  }
+
+ private:
+  Mask in_row(std::size_t tiles, std::size_t dx) const {
+    const auto own = matter[3 * tiles + 1];
+    if (dx == 1) return own;
+    return dx == 0 ? (own & ~tile::east) << 1 | (matter[3 * tiles] & tile::east) >> 7
+                   : (own & ~tile::west) >> 1 | (matter[3 * tiles + 2] & tile::west) << 7;
+  }
+};
 
 // Cells gathered for one call of the kernel, and where its answers go.
 class Chunk {
@@ -21,98 +53,107 @@ class Chunk {
       : kernel_(kernel),
         work_(work),
         width_(work.next.front().width()),
-        seen_(kernel.radius() == 0 ? 1 : 9),
-        vacuum_(tile::cells * width_, 0.0F),
-        neighbours_(std::make_unique_for_overwrite<const float*[]>(chunk_cells * seen_)),
-        answers_(std::make_unique_for_overwrite<float[]>(chunk_cells * width_)) {
-    for (std::size_t i = 0; i < offsets_.size(); ++i) {
-      const auto cells = static_cast<std::ptrdiff_t>(i / 3) * tile::side + static_cast<std::ptrdiff_t>(i % 3);
-      offsets_[i] = (cells - tile::side - 1) * static_cast<std::ptrdiff_t>(width_);
+        stride_(kernel.sums().size() * width_),
+        sums_(chunk_cells * stride_, 0.0F) {
+    for (const auto& sum : kernel.sums()) {
+      for (const auto& tap : sum) is_seen_[place_of(tap)] = true;
     }
+    for (auto& pairs : pairs_) pairs.reserve(chunk_cells);
   }
 
   void add(TileIndex index) {
     auto& next = work_.next[index.universe];
     auto& mask = next.cells.mask(index.tile);
     const auto evaluated = mask;
-    mask = 0;
-    auto* const answers = next.overwrite(index.tile, evaluated);
-    const auto around = tiles_around(index, evaluated);
+    if (size_ + static_cast<std::size_t>(std::popcount(evaluated)) > chunk_cells) flush();
+    tiles_.push_back({&mask, evaluated});
+    auto* const numbers = next.overwrite(index.tile, evaluated);
     const auto place = next.cells.place(index.tile);
+    std::array<float*, tile::cells> sums;
     tile::for_each(evaluated, [&](std::size_t cell) {
-      point(around, cell);
-      goals_[size_] = {answers + cell * width_, &mask, cell};
+      sums[cell] = sums_.data() + size_ * stride_;
+      answers_[size_] = numbers + cell * width_;
       if (work_.physics.fire_rate < 1) place_at(place, cell, index.universe);
-      if (++size_ == chunk_cells) flush();
+      ++size_;
     });
+    const auto around = look_around(index, evaluated);
+    for (std::size_t i = 0; i < pairs_.size(); ++i) {
+      if (!is_seen_[i]) continue;
+      tile::for_each(around.beside_matter(i % 3, i / 3) & evaluated, [&](std::size_t cell) {
+        pairs_[i].push_back({around.find(cell, i % 3, i / 3, width_), sums[cell]});
+      });
+    }
   }
 
   void flush() {
     if (size_ == 0) return;
     const bool all_fire = work_.physics.fire_rate == 1;
     if (!all_fire) draw_fires();
-    kernel_.step(neighbours_.get(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(size_),
-                 work_.physics, answers_.get());
-    for (std::size_t i = 0; i < size_; ++i) {
-      const auto* const answer = answers_.get() + i * width_;
-      const auto& goal = goals_[i];
-      std::copy_n(answer, width_, goal.numbers);
-      const auto content = Content::of(answer, width_);
-      finite_ &= content.finite;
-      *goal.mask |= Mask{content.occupied} << goal.cell;
+    add_up();
+    kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(size_),
+                 work_.physics, answers_.data(), largest_.data());
+    const auto* of_cell = largest_.data();
+    for (const auto& [mask, evaluated] : tiles_) {
+      Mask matter = 0;
+      tile::for_each(evaluated, [&](std::size_t cell) {
+        matter |= Mask{*of_cell > 0} << cell;
+        finite_ &= *of_cell < infinity;
+        ++of_cell;
+      });
+      *mask = matter;
     }
+    std::fill_n(sums_.begin(), size_ * stride_, 0.0F);
+    for (auto& pairs : pairs_) pairs.clear();
+    tiles_.clear();
     size_ = 0;
   }
 
   bool is_finite() const { return finite_; }
 
  private:
-  using Around = std::array<const float*, 9>;  // the first cells of a tile and those around it
-
-  struct Goal {
-    float* numbers;
-    Mask* mask;
-    std::size_t cell;
+  struct Evaluated {
+    Mask* mask;  // becomes that of matter
+    Mask cells;
   };
 
+  static std::size_t place_of(const NeighbourTap& tap) {
+    return static_cast<std::size_t>(3 * (tap.dy + 1) + tap.dx + 1);
+  }
+
   // Only tiles that the cells evaluated look into are searched for.
-  Around tiles_around(TileIndex index, Mask evaluated) const {
+  Around look_around(TileIndex index, Mask evaluated) const {
     const auto& now = work_.now[index.universe];
     const auto& cells = work_.next[index.universe].cells;
-    const auto numbers = [&](std::size_t tile) {
-      return tile < now.cells.tiles() ? now.tile(tile) : vacuum_.data();
-    };
     Around around;
-    around.fill(vacuum_.data());
-    around[4] = numbers(index.tile);  // planning kept the indices
-    if (seen_ == 1) return around;
+    const auto put = [&](std::size_t i, std::size_t tile) {  // planning kept the indices
+      if (tile >= now.cells.tiles()) return;
+      around.numbers[i] = now.tile(tile);
+      around.matter[i] = now.cells.mask(tile);
+    };
+    put(4, index.tile);
+    if (kernel_.radius() == 0) return around;
     const auto place = cells.place(index.tile);
     const std::array<Mask, 3> columns = {tile::west, ~Mask{0}, tile::east};
     const std::array<Mask, 3> rows = {tile::north, ~Mask{0}, tile::south};
-    for (std::size_t i = 0; i < around.size(); ++i) {
+    for (std::size_t i = 0; i < around.matter.size(); ++i) {
       if (i == 4 || (evaluated & columns[i % 3] & rows[i / 3]) == 0) continue;
       const auto x = place.x + static_cast<std::int64_t>(i % 3) - 1;
       const auto y = place.y + static_cast<std::int64_t>(i / 3) - 1;
       const auto found = cells.find({x, y});
-      if (found != CellSet::none) around[i] = numbers(found);
+      if (found != CellSet::none) put(i, found);
     }
     return around;
   }
 
-  void point(const Around& around, std::size_t cell) {
-    auto* const pointers = neighbours_.get() + size_ * seen_;
-    const auto* const own = around[4] + cell * width_;
-    constexpr Mask edge = tile::west | tile::east | tile::north | tile::south;
-    if (seen_ == 1) {
-      *pointers = own;
-    } else if ((edge & tile::bit(cell)) == 0) {
-      for (std::size_t i = 0; i < 9; ++i) pointers[i] = own + offsets_[i];
-    } else {
-      for (std::size_t i = 0; i < 9; ++i) {
-        const auto x = cell % 8 + i % 3 + 7;  // plus 8, of which a tile's side is beyond an edge or not
-        const auto y = cell / 8 + i / 3 + 7;
-        pointers[i] = around[(y / 8) * 3 + x / 8] + ((y % 8) * 8 + x % 8) * width_;
+  void add_up() {
+    std::int64_t offset = 0;
+    for (const auto& sum : kernel_.sums()) {
+      for (const auto& tap : sum) {
+        const auto& pairs = pairs_[place_of(tap)];
+        kernels().add_cells(pairs.data(), static_cast<std::int64_t>(pairs.size()), tap.factor,
+                            static_cast<std::int64_t>(width_), offset);
       }
+      offset += static_cast<std::int64_t>(width_);
     }
   }
 
@@ -133,14 +174,15 @@ class Chunk {
   const CellKernel& kernel_;
   const ScatteredStep& work_;
   std::size_t width_;
-  std::size_t seen_;  // cells that one looks at
+  std::size_t stride_;  // numbers of all sums of a cell
   std::size_t size_ = 0;
   bool finite_ = true;
-  std::vector<float> vacuum_;
-  std::unique_ptr<const float*[]> neighbours_;
-  std::unique_ptr<float[]> answers_;
-  std::array<std::ptrdiff_t, 9> offsets_;
-  std::array<Goal, chunk_cells> goals_;
+  std::array<bool, 9> is_seen_{};
+  std::array<std::vector<CellPair>, 9> pairs_;  // matter and the sums that it is part of, by its place there
+  std::vector<float> sums_;                     // 0 where nothing is added yet
+  std::vector<Evaluated> tiles_;
+  std::array<float*, chunk_cells> answers_;  // where they go
+  std::array<std::int32_t, chunk_cells> largest_;
   std::array<std::uint32_t, chunk_cells> x_, y_, stream_;
   std::array<std::uint8_t, chunk_cells> fires_;
 };

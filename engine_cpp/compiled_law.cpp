@@ -3,7 +3,6 @@
 #include <torch/csrc/jit/api/module.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <limits>
 #include <map>
@@ -14,6 +13,7 @@
 
 #include "lowering.hpp"
 #include "plan.hpp"
+#include "region_cells.hpp"
 
 namespace atheria {
 namespace {
@@ -27,95 +27,6 @@ std::string short_number(double x) {
   return text.str();
 }
 
-// Steps cells from pointers to their surroundings, by the one region that a local program is.
-class RegionCells final : public CellKernel {
- public:
-  RegionCells(const Plan& plan, std::int64_t channels) : plan_(plan), channels_(channels) {}
-
-  std::int64_t radius() const override { return plan_.last().reach; }
-
-  void step(const float* const* neighbours, const std::uint8_t* fires, std::int64_t n, const Physics& physics,
-            float* next) const override {
-    thread_local Scratch scratch;
-    scratch.prepare(plan_, id_);
-    const auto chunk = plan_.last().chunk();
-    const auto places = (2 * radius() + 1) * (2 * radius() + 1);
-    for (std::int64_t first = 0; first < n; first += chunk) {
-      const auto cells = std::min(chunk, n - first);
-      step_chunk(scratch, neighbours + first * places, fires == nullptr ? nullptr : fires + first, cells,
-                 physics, next + first * channels_);
-    }
-  }
-
- private:
-  struct Scratch {
-    std::int64_t owner = 0;
-    std::unique_ptr<RegionRun> run;
-    Floats gathered, out, fires;
-    std::vector<const float*> sources, psi, delta;
-    std::vector<float*> out_rows;
-
-    void prepare(const Plan& wanted, std::int64_t id) {
-      if (owner == id) return;
-      owner = id;
-      const auto& region = wanted.last();
-      const auto chunk = region.chunk();
-      const auto places = (2 * region.reach + 1) * (2 * region.reach + 1);
-      const auto channels = static_cast<std::int64_t>(wanted.delta().size());
-      run = std::make_unique<RegionRun>(region);
-      gathered = Floats(places * channels * chunk);
-      out = Floats(channels * chunk);
-      fires = Floats(chunk);
-      sources.clear();
-      for (std::int64_t place = 0; place < places; ++place) {
-        for (const auto& plane : region.sources) {
-          sources.push_back(gathered.get() + (place * channels + plane.channel) * chunk);
-        }
-      }
-      psi.clear();
-      delta.clear();
-      out_rows.clear();
-      const auto* const here = sources.data() + places / 2 * static_cast<std::int64_t>(region.sources.size());
-      const auto located = [&](const Operand& operand) {
-        return operand.is_local ? std::as_const(*run).row(operand.row) : here[operand.row];
-      };
-      for (std::int64_t c = 0; c < channels; ++c) {
-        psi.push_back(located(wanted.psi()[at(c)]));
-        delta.push_back(located(wanted.delta()[at(c)]));
-        out_rows.push_back(out.get() + c * chunk);
-      }
-    }
-  };
-
-  void step_chunk(Scratch& scratch, const float* const* neighbours, const std::uint8_t* fires,
-                  std::int64_t cells, const Physics& physics, float* next) const {
-    const auto chunk = plan_.last().chunk();
-    const auto places = (2 * radius() + 1) * (2 * radius() + 1);
-    for (std::int64_t place = 0; place < places; ++place) {
-      kernels().to_rows(neighbours + place, places, cells, channels_,
-                        scratch.gathered.get() + place * channels_ * chunk, chunk);
-    }
-    scratch.run->run_scattered(scratch.sources.data(), cells);
-    if (fires != nullptr) std::copy(fires, fires + cells, scratch.fires.get());
-    kernels().advance(
-        {scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
-         static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
-         physics.normalise == Normalise::cell, fires == nullptr ? nullptr : scratch.fires.get()},
-        cells);
-    kernels().to_cells(scratch.out.get(), chunk, cells, channels_, next);
-  }
-
-  // An address may be another law's after this one is gone.
-  static std::int64_t next_id() {
-    static std::atomic<std::int64_t> last = 0;
-    return ++last;
-  }
-
-  const Plan& plan_;
-  std::int64_t channels_;
-  std::int64_t id_ = next_id();
-};
-
 class CompiledLaw final : public Law {
  public:
   CompiledLaw(std::unique_ptr<Law> script, torch::jit::Module frozen, Program program, Precision precision,
@@ -124,7 +35,7 @@ class CompiledLaw final : public Law {
         frozen_(std::move(frozen)),
         plan_(std::move(program), precision, winograd),
         radius_(plan_.program().receptive_radius()) {
-    if (plan_.is_local()) cells_ = std::make_unique<RegionCells>(plan_, channels());
+    if (plan_.is_local() && plan_.program().memory.empty()) cells_ = std::make_unique<RegionCells>(plan_);
   }
 
   Output forward(const at::Tensor& psi, const at::Tensor& memory) override {

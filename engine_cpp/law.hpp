@@ -15,18 +15,30 @@
 
 namespace atheria {
 
-// Steps scattered cells of a law that sees no further than a cell's nearest neighbours.
+// A weighted sum over a cell's surroundings, of each of its numbers.
+struct NeighbourTap {
+  std::int64_t dy, dx;
+  float factor;
+  bool operator==(const NeighbourTap&) const = default;
+};
+using NeighbourSum = std::vector<NeighbourTap>;
+
+// Steps scattered cells of a local law.
 class CellKernel {
  public:
   virtual ~CellKernel() = default;
-  virtual std::int64_t radius() const = 0;  // R: 0 or 1
+  virtual std::int64_t radius() const = 0;
+
+  // All that the law sees: the first one is the cell itself.
+  virtual const std::vector<NeighbourSum>& sums() const = 0;
 
   // The step before noise, of n cells; `global` normalisation is left to the caller. Safe to call from
   // several threads.
-  // neighbours: n * (2R+1)^2 pointers, row by row from (x-R, y-R), each to the 2d numbers of a cell.
-  // fires: n flags, whether a cell updates; null where all do. next: n * 2d numbers.
-  virtual void step(const float* const* neighbours, const std::uint8_t* fires, std::int64_t n,
-                    const Physics& physics, float* next) const = 0;
+  // sums: of each cell all sums, 2d numbers each. fires: n flags, whether a cell updates; null where all do.
+  // next: n pointers, each to where the 2d numbers of a cell go. largest: of each cell the bits of the number
+  // farthest from 0, without its sign: 0 where it is vacuum.
+  virtual void step(const float* sums, const std::uint8_t* fires, std::int64_t n, const Physics& physics,
+                    float* const* next, std::int32_t* largest) const = 0;
 };
 
 class Law {

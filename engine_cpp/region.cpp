@@ -130,20 +130,4 @@ void RegionRun::run(const float* const* cells, const float* const* neighbours, s
   }
 }
 
-void RegionRun::run_scattered(const float* const* places, std::int64_t count) {
-  const auto side = 2 * region_.reach + 1;
-  const auto sources = static_cast<std::int64_t>(region_.sources.size());
-  const auto locate = [&](const Operand& operand) {
-    const auto place = (operand.dy + region_.reach) * side + operand.dx + region_.reach;
-    return places[place * sources + operand.row];
-  };
-  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
-    if (region_.operators[i].instruction.op == Op::stencil) {
-      run_stencil(i, locate, 1, count, 0);
-    } else {
-      run_operator(i, places + side * side / 2 * sources, count);
-    }
-  }
-}
-
 }  // namespace atheria

@@ -53,10 +53,6 @@ class RegionRun {
   void run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
            std::int64_t height, std::int64_t width);
 
-  // As `run`, of cells that lie apart. places[(dy * side + dx) * sources + source], from -reach on, each
-  // packed.
-  void run_scattered(const float* const* places, std::int64_t count);
-
   const float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
   float* row(std::int64_t local) { return scratch_.get() + local * capacity_; }
   // Memory for copies of sources.

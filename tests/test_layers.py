@@ -117,6 +117,7 @@ def test_cpp_includes_go_down() -> None:
         {"region.hpp", "lowering.hpp"},
         {"spatial.hpp", "sweep.hpp"},
         {"plan.hpp", "law.hpp"},
+        {"region_cells.hpp"},
         {"compiled_law.hpp"},
         {"law.cpp", "universe.hpp", "scattered.hpp"},
         {"cell_step.cpp", "window_step.cpp", "grid.hpp", "unbounded.hpp"},

@@ -68,6 +68,11 @@ struct Advance {
   const float* fires;  // 1 where a cell updates, else 0; null where all do
 };
 
+struct CellPair {
+  const float* from;
+  float* to;
+};
+
 struct Moments {
   double mean, spread;  // sum of squared differences to the mean
 };
@@ -96,11 +101,17 @@ struct Kernels {
   Moments (*moments)(const float* row, std::int64_t cells);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
-  // Cells' numbers, one cell after the other, to rows of cells and back: cells[i * step] has cell i.
-  void (*to_rows)(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels,
-                  float* rows, std::int64_t stride);
+  // Adds `factor` times the numbers of some cells to others, `offset` numbers behind where those begin.
+  void (*add_cells)(const CellPair* pairs, std::int64_t count, float factor, std::int64_t channels,
+                    std::int64_t offset);
+  // Cells' numbers, one cell after the other, to rows of cells; and back, to where each cell is.
+  void (*to_rows)(const float* cells, std::int64_t count, std::int64_t channels, float* rows,
+                  std::int64_t stride);
   void (*to_cells)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
-                   float* cells);
+                   float* const* cells);
+  // Of each cell the bits of the number farthest from 0, without its sign.
+  void (*largest)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
+                  std::int32_t* bits);
   // See winograd.hpp. Rows of `stride` floats in the scratch, a multiple of 16.
   void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
                          std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,

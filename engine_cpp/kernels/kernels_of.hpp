@@ -395,28 +395,45 @@ inline void transpose(Eight (&v)[8]) {
   }
 }
 
-void to_rows(const float* const* cells, std::int64_t step, std::int64_t count, std::int64_t channels,
-             float* rows, std::int64_t stride) {
+void add_cells(const CellPair* pairs, std::int64_t count, float factor, std::int64_t channels,
+               std::int64_t offset) {
+  for (std::int64_t i = 0; i < count; ++i) {
+    const float* const from = pairs[i].from;
+    float* const to = pairs[i].to + offset;
+    std::int64_t c = 0;
+    for (; c + 8 <= channels; c += 8) {
+      Eight x, sum;
+      std::memcpy(&x, from + c, sizeof x);
+      std::memcpy(&sum, to + c, sizeof sum);
+      sum += factor * x;
+      std::memcpy(to + c, &sum, sizeof sum);
+    }
+    for (; c < channels; ++c) to[c] += factor * from[c];
+  }
+}
+
+void to_rows(const float* cells, std::int64_t count, std::int64_t channels, float* rows,
+             std::int64_t stride) {
   std::int64_t first = 0;
   for (; first + 8 <= count; first += 8) {
     std::int64_t c = 0;
     for (; c + 8 <= channels; c += 8) {
       Eight block[8];
-      for (int i = 0; i < 8; ++i) std::memcpy(&block[i], cells[(first + i) * step] + c, sizeof(Eight));
+      for (int i = 0; i < 8; ++i) std::memcpy(&block[i], cells + (first + i) * channels + c, sizeof(Eight));
       transpose(block);
       for (int i = 0; i < 8; ++i) std::memcpy(rows + (c + i) * stride + first, &block[i], sizeof(Eight));
     }
     for (; c < channels; ++c) {
-      for (int i = 0; i < 8; ++i) rows[c * stride + first + i] = cells[(first + i) * step][c];
+      for (int i = 0; i < 8; ++i) rows[c * stride + first + i] = cells[(first + i) * channels + c];
     }
   }
   for (; first < count; ++first) {
-    for (std::int64_t c = 0; c < channels; ++c) rows[c * stride + first] = cells[first * step][c];
+    for (std::int64_t c = 0; c < channels; ++c) rows[c * stride + first] = cells[first * channels + c];
   }
 }
 
 void to_cells(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
-              float* cells) {
+              float* const* cells) {
   std::int64_t first = 0;
   for (; first + 8 <= count; first += 8) {
     std::int64_t c = 0;
@@ -424,14 +441,26 @@ void to_cells(const float* rows, std::int64_t stride, std::int64_t count, std::i
       Eight block[8];
       for (int i = 0; i < 8; ++i) std::memcpy(&block[i], rows + (c + i) * stride + first, sizeof(Eight));
       transpose(block);
-      for (int i = 0; i < 8; ++i) std::memcpy(cells + (first + i) * channels + c, &block[i], sizeof(Eight));
+      for (int i = 0; i < 8; ++i) std::memcpy(cells[first + i] + c, &block[i], sizeof(Eight));
     }
     for (; c < channels; ++c) {
-      for (int i = 0; i < 8; ++i) cells[(first + i) * channels + c] = rows[c * stride + first + i];
+      for (int i = 0; i < 8; ++i) cells[first + i][c] = rows[c * stride + first + i];
     }
   }
   for (; first < count; ++first) {
-    for (std::int64_t c = 0; c < channels; ++c) cells[first * channels + c] = rows[c * stride + first];
+    for (std::int64_t c = 0; c < channels; ++c) cells[first][c] = rows[c * stride + first];
+  }
+}
+
+void largest(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
+             std::int32_t* out) {
+  for (std::int64_t i = 0; i < count; i += lanes) {
+    Integers most{};
+    for (std::int64_t c = 0; c < channels; ++c) {
+      const Integers size = bits(load(rows + c * stride + i, count - i)) & 0x7FFFFFFF;
+      most = size > most ? size : most;
+    }
+    store(reinterpret_cast<float*>(out) + i, from_bits(most), count - i);
   }
 }
 
@@ -459,8 +488,10 @@ const Kernels ATHERIA_KERNELS = {
     .moments = moments,
     .max_of_pairs = max_of_pairs,
     .zip = zip,
+    .add_cells = add_cells,
     .to_rows = to_rows,
     .to_cells = to_cells,
+    .largest = largest,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,
 };
