@@ -9,7 +9,8 @@ machine slows all of them. Each steps its own field on and on; before the race t
 rollout in float64. The last layer's weights are scaled so that a step changes the field by a tenth. A peer
 that is not installed is named, not hidden: `pip install -e .[bench]` brings all. Contenders are in
 `peers.py`, the unbounded universe in `sparse.py`. Writes DIR/rollout.json, DIR/rollout.md and
-DIR/rollout_times.png. --quick tries everything at a small size; its figures mean nothing.
+DIR/rollout_times.png, and, where DIR is the project's docs, the block of the README that quotes them. --quick
+tries everything at a small size; its figures mean nothing.
 """
 
 import argparse
@@ -336,6 +337,43 @@ def page(result: Numbers) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def block(result: Numbers) -> str:
+    """What the README says of the figures."""
+    lines = [
+        "<!-- rollout: written by benchmarks/rollout.py -->",
+        "| law | cells | engine, ms a step | fastest peer | its ms | speed |",
+        "|---|---|---|---|---|---|",
+    ]
+    for measured in result["rows"]:
+        own, peer = measured["contenders"][Ours.name], measured["fp32"]["fastest_peer"]
+        if peer:
+            cells = [
+                measured["law"],
+                f"{measured['side']}²",
+                _ms(own["minimum_ms"]),
+                peer,
+                _ms(measured["contenders"][peer]["minimum_ms"]),
+                f"{measured['fp32']['speed_minimum']:.2f}",
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    lines += sparse.block(result["sparse"]) if "sparse" in result else []
+    lines += [
+        "",
+        f"float32, {result['d_state']} components, {result['hidden_channels']} channels; least of several "
+        f"turns; {result['threads']} threads on {result['cores']} cores of an {result['processor']}, torch "
+        f"{result['versions']['torch']}, {result['date']}.",
+        "<!-- /rollout -->",
+    ]
+    return "\n".join(lines)
+
+
+def quote(result: Numbers, readme: Path) -> None:
+    """Puts the figures into the README."""
+    text = readme.read_text()
+    before, rest = text.split("<!-- rollout", 1)
+    readme.write_text(before + block(result) + rest.split("<!-- /rollout -->", 1)[1])
+
+
 def summary(result: Numbers) -> list[str]:
     """One line a row: the engine, the fastest peer, and what part of a matrix product's speed is reached."""
     top = {kind: max(found[kind] for found in result["ceilings"]) for kind in ("fp32", "bf16")}
@@ -468,6 +506,8 @@ def main() -> None:
     (arguments.docs / "rollout.json").write_text(json.dumps(result, indent=1) + "\n")
     plot(result, arguments.docs / "rollout_times.png")
     (arguments.docs / "rollout.md").write_text(page(result))
+    if arguments.docs.resolve() == ROOT / "docs":
+        quote(result, ROOT / "README.md")
     print((arguments.docs / "rollout.md").read_text())
 
 

@@ -520,6 +520,21 @@ def tables(result: Numbers) -> list[str]:
     return lines
 
 
+def block(result: Numbers) -> list[str]:
+    """Rows of the README's table: the unbounded universe against the fastest contender on a grid."""
+    lines = []
+    for key, side in (("scattered", result["side"]), ("large_grid", result["large"])):
+        measured = result[key]
+        peer = fastest(measured, lambda name: name.endswith(", dense") and not name.startswith(Ours.name))
+        if peer and "minimum_ms" in (own := measured[Unbounded.name]):
+            own_ms, its_ms = own["minimum_ms"], measured[peer]["minimum_ms"]
+            lines.append(
+                f"| deep_qca, {result['count']:,} scattered cells | {side}² | {own_ms:.3g} | {peer} "
+                f"| {its_ms:.3g} | {its_ms / own_ms:.0f} |"
+            )
+    return lines
+
+
 def table(measured: Numbers) -> list[str]:
     lines = [
         "| | minimum, ms | median, ms | occupied | evaluated | ns per evaluated cell | engine's speed "

@@ -19,7 +19,7 @@ from atheria.stores import store_uri
 from atheria.train import train
 
 from .cluster import Slurm
-from .conftest import missing
+from .conftest import heed_ctrl_c, missing
 from .test_resume import RARELY, TINY, assert_equal_to_undisturbed, curves
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -68,6 +68,7 @@ def begin(*overrides: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=heed_ctrl_c,
     )
 
 

@@ -237,6 +237,17 @@ def test_a_law_that_goes_by_the_grids_size(
             assert (engine.state() == kept).all()
 
 
+def test_what_a_law_computes_and_drops_asks_for_grids_of_its_own(tmp_path: Path) -> None:
+    body = """
+around = F.conv_transpose2d(F.max_pool2d(psi, 2), self.w, None, 2)
+dropped = F.group_norm(torch.cat([around, psi], 1), 1, None, None, 0.01)
+return 0.1 * torch.tanh(psi)
+"""
+    module = module_of(body, w=torch.ones(4, 1, 2, 2))
+    ours, _ = both(module, tmp_path)
+    assert ours.info()["backend"] == "compiled"
+
+
 def test_wide_padding_is_checked_on_wide_grids(tmp_path: Path) -> None:
     body = "return F.conv2d(F.pad(psi, [8] * 4, mode='circular'), self.w, None, 1, 0, 4)"
     compiled, _ = both(module_of(body, w=0.1 * torch.randn(4, 4, 5, 5)), tmp_path)

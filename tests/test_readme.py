@@ -60,6 +60,8 @@ def test_a_command_that_is_shown_composes(command: str) -> None:
         ("tracking", "README.md"),
         ("sweeps", "docs/scaling.md"),
         ("viewer", "docs/viewer.md"),
+        ("tutorial", "docs/tutorial.md"),
+        ("rollout", "README.md"),
     ],
 )
 def test_the_figures_of_a_page_are_those_of_the_file(
