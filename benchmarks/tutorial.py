@@ -25,7 +25,7 @@ from first_run import ROOT, processor, timed
 
 PAGE = ROOT / "docs/tutorial.md"
 RESULT = ROOT / "docs/tutorial.json"
-CODE = re.compile(r'^## (.+)$|^```(sh|python)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
+CODE = re.compile(r'^## ([^\n]+)$|^```(sh|python)(?: title="(.+?)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 IN_THE_CLONE = "in the clone"
 SERVES = ("atheria.ui", "atheria.view")
 
