@@ -42,7 +42,8 @@ inline Vector load(const float* from, std::int64_t count) {
   return v;
 }
 
-inline Vector splat(float x) { return Vector{} + x; }
+// Minus 0 is no arithmetic, as plus 0 would be, which makes 0 of -0.
+inline Vector splat(float x) { return x - Vector{}; }
 
 // The larger of two; b where a is no number.
 inline Vector larger(Vector a, Vector b) {
