@@ -86,7 +86,10 @@ function draw({ key, name, value, canvas }, points) {
   if (high - low < least) [low, high] = [middle - least / 2, middle + least / 2];
   const first = points[0].step;
   const span = Math.max(1, points.at(-1).step - first);
-  const [left, right, top, bottom] = [2, 2, 3, 3];
+  const [left, top, bottom] = [2, 3, 3];
+  context.font = `10px ${style.fontFamily}`;
+  const labels = [high, low].map(short);
+  const right = Math.max(...labels.map((label) => context.measureText(label).width)) + 8; // no curve behind them
   const x = (step) => left + ((step - first) / span) * (width - left - right);
   const y = (number) => top + (1 - (number - low) / (high - low)) * (height - top - bottom);
   const line = new Path2D();
@@ -102,12 +105,11 @@ function draw({ key, name, value, canvas }, points) {
   context.lineJoin = "round";
   context.stroke(line);
   context.fillStyle = style.getPropertyValue("--faint");
-  context.font = `10px ${style.fontFamily}`;
   context.textAlign = "right";
   context.textBaseline = "top";
-  context.fillText(short(high), width - 3, 2);
+  context.fillText(labels[0], width - 3, 2);
   context.textBaseline = "bottom";
-  context.fillText(short(low), width - 3, height - 2);
+  context.fillText(labels[1], width - 3, height - 2);
 }
 
 export function short(number) {
