@@ -359,9 +359,10 @@ def block(result: Numbers) -> str:
     lines += sparse.block(result["sparse"]) if "sparse" in result else []
     lines += [
         "",
-        f"float32, {result['d_state']} components, {result['hidden_channels']} channels; least of several "
-        f"turns; {result['threads']} threads on {result['cores']} cores of an {result['processor']}, torch "
-        f"{result['versions']['torch']}, {result['date']}.",
+        f"float32, {result['d_state']} components (scattered cells: {sparse.D_STATE}), "
+        f"{result['hidden_channels']} channels; least of several turns; {result['threads']} threads on "
+        f"{result['cores']} cores of an {result['processor']}, torch {result['versions']['torch']}, "
+        f"{result['date']}.",
         "<!-- /rollout -->",
     ]
     return "\n".join(lines)
