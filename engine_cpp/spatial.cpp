@@ -55,18 +55,25 @@ std::uint32_t pair(float low, float high) {
                                                                 << 16;
 }
 
-// Weights (outputs, inputs, taps) as pairs of inputs, packed (outputs / block, pairs * taps, block).
-std::vector<std::uint32_t> pack_pairs(const std::vector<float>& weight, std::int64_t outputs,
-                                      std::int64_t inputs, std::int64_t taps) {
-  const auto block = kernels().block;
-  const auto depth = (inputs + 1) / 2 * taps;
-  std::vector<std::uint32_t> packed(at(rounded_up(outputs, block) * depth), 0);
+std::int64_t pairs_of(std::int64_t inputs) { return rounded_up((inputs + 1) / 2, kernels().pair_depth); }
+
+// Weights (outputs, inputs, taps) as pairs of inputs: (outputs / block, pairs / deep, taps, block, deep).
+std::vector<PairLine> pack_pairs(const std::vector<float>& weight, std::int64_t outputs, std::int64_t inputs,
+                                 std::int64_t taps) {
+  const auto block = kernels().pair_outputs;
+  const auto deep = kernels().pair_depth;
+  const auto pairs = pairs_of(inputs);
+  const auto words = rounded_up(outputs, block) * pairs * taps;
+  std::vector<PairLine> packed(at((words + 15) / 16), PairLine{});
   for (std::int64_t o = 0; o < outputs; ++o) {
     for (std::int64_t i = 0; i < inputs; i += 2) {
       for (std::int64_t t = 0; t < taps; ++t) {
         const auto low = weight[at((o * inputs + i) * taps + t)];
         const auto high = i + 1 < inputs ? weight[at((o * inputs + i + 1) * taps + t)] : 0.0F;
-        packed[at((o / block * depth + i / 2 * taps + t) * block + o % block)] = pair(low, high);
+        const auto p = i / 2;
+        const auto group = (o / block * (pairs / deep) + p / deep) * taps + t;
+        const auto place = (group * block + o % block) * deep + p % deep;
+        packed[at(place / 16)].words[place % 16] = pair(low, high);
       }
     }
   }
@@ -119,7 +126,7 @@ class Run {
       auto out = firsts();
       multiply(Product{rows.data(), spatial_.depth, spatial_.weights.data(), spatial_.bias.data(), out.data(),
                        instruction_.channels, instruction_.activation, instruction_.activation_alpha},
-               kernels().multiply, layout.run());
+               kernels().multiply, kernels().block, layout.run());
     }
     finish_planes();
   }
@@ -146,11 +153,12 @@ class Run {
         const auto run = (count - 1) * layout.stride() + layout.width;
         if (pairs) {
           std::vector<const std::uint32_t*> from;
-          for (std::int64_t c = 0; c < spatial_.depth; ++c)
-            from.push_back(packed + c * layout.size() + first);
-          kernels().multiply_pairs({from.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(),
-                                    out.data(), outputs, Activation::none, 0},
-                                   0, run);
+          for (std::int64_t p = 0; p < spatial_.depth; ++p)
+            from.push_back(packed + p * pair_stride() + first);
+          kernels().multiply_pairs(
+              {from.data(), spatial_.depth, 1, pair_stride(), spatial_.pairs.data()->words,
+               spatial_.bias.data(), out.data(), outputs, Activation::none, 0},
+              0, run);
         } else {
           std::vector<const float*> from;
           for (const float* plane : in_) from.push_back(plane + first);
@@ -217,9 +225,8 @@ class Run {
   // A product over `cells`, in pieces of cells and of blocks of outputs.
   template <class Task>
   static void multiply(const Task& task, void (*kernel)(const Task&, std::int64_t, std::int64_t),
-                       std::int64_t cells) {
-    constexpr std::int64_t piece = 96;
-    const auto block = kernels().block;
+                       std::int64_t block, std::int64_t cells) {
+    constexpr std::int64_t piece = 192;
     const auto blocks = (task.outputs + block - 1) / block;
     const auto pieces = (cells + piece - 1) / piece;
     const auto wanted = 8 * most_threads();
@@ -240,18 +247,29 @@ class Run {
     });
   }
 
+  // From a packed plane to the next: an odd number of cache lines, lest all of them meet in a few sets.
+  std::int64_t pair_stride() const {
+    return (rounded_up(in_layout_.size(), widest_vector) / widest_vector | 1) * widest_vector;
+  }
+
   // The inputs in bfloat16, two planes interleaved, after `reserved` floats of the scratch.
   std::uint32_t* packed_inputs(std::int64_t reserved) {
     const auto inputs = static_cast<std::int64_t>(in_.size());
-    const auto pairs = (inputs + 1) / 2;
-    const auto size = in_layout_.size();
+    const auto pairs = pairs_of(inputs);
+    const auto stride = pair_stride();
     reserved = rounded_up(reserved, widest_vector);
-    auto* const packed = reinterpret_cast<std::uint32_t*>(scratch_.take(reserved + pairs * size) + reserved);
+    auto* const packed =
+        reinterpret_cast<std::uint32_t*>(scratch_.take(reserved + pairs * stride) + reserved);
     parallel_for(pairs, [&](std::int64_t begin, std::int64_t end) {
       for (auto p = begin; p < end; ++p) {
+        auto* const to = packed + p * stride;
+        if (2 * p >= inputs) {
+          std::fill_n(to, stride, 0);
+          continue;
+        }
         // The weight of a missing odd one is 0.
         const auto odd = std::min(2 * p + 1, inputs - 1);
-        kernels().pack_pairs(in_[at(2 * p)], in_[at(odd)], packed + p * size, size);
+        kernels().pack_pairs(in_[at(2 * p)], in_[at(odd)], to, in_layout_.size());
       }
     });
     return packed;
@@ -260,14 +278,16 @@ class Run {
   void convolve_pairs() {
     const auto* const packed = packed_inputs(0);
     std::vector<const std::uint32_t*> rows;
-    for (std::int64_t p = 0; p < (static_cast<std::int64_t>(in_.size()) + 1) / 2; ++p) {
-      for (const auto offset : tap_offsets())
-        rows.push_back(packed + p * in_layout_.size() + in_layout_.first() + offset);
+    const auto offsets = tap_offsets();
+    for (std::int64_t p = 0; p < pairs_of(static_cast<std::int64_t>(in_.size())); ++p) {
+      for (const auto offset : offsets)
+        rows.push_back(packed + p * pair_stride() + in_layout_.first() + offset);
     }
     auto out = firsts();
-    multiply(PairProduct{rows.data(), spatial_.depth, spatial_.pairs.data(), spatial_.bias.data(), out.data(),
+    multiply(PairProduct{rows.data(), spatial_.depth, static_cast<std::int64_t>(offsets.size()),
+                         pair_stride(), spatial_.pairs.data()->words, spatial_.bias.data(), out.data(),
                          instruction_.channels, instruction_.activation, instruction_.activation_alpha},
-             kernels().multiply_pairs, out_.layout.run());
+             kernels().multiply_pairs, 2 * kernels().pair_outputs, out_.layout.run());
   }
 
   void convolve_winograd() {
@@ -351,16 +371,19 @@ class Run {
     double mean = 0;
     double spread = 0;
     double count = 0;
-    const auto width = static_cast<double>(layout.width);
+    constexpr std::int64_t cache = 4096;  // floats
+    const auto rows = std::max<std::int64_t>(1, cache / layout.width);
     for (auto c = first; c < first + each; ++c) {
-      for (std::int64_t y = 0; y < layout.height; ++y) {
-        const float* const row = in_[at(c)] + layout.first() + y * layout.stride();
-        const auto of_row = kernels().moments(row, layout.width);
+      for (std::int64_t y = 0; y < layout.height; y += rows) {
+        const auto height = std::min(rows, layout.height - y);
+        const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride(), height,
+                                            layout.width, layout.stride());
         // Chan, Golub & LeVeque (1983): two sets' moments make those of both.
-        const double difference = of_row.mean - mean;
-        const double both = count + width;
-        spread += of_row.spread + difference * difference * count * width / both;
-        mean += difference * width / both;
+        const auto cells = static_cast<double>(height * layout.width);
+        const double difference = some.mean - mean;
+        const double both = count + cells;
+        spread += some.spread + difference * difference * count * cells / both;
+        mean += difference * cells / both;
         count = both;
       }
     }
@@ -406,7 +429,7 @@ Spatial prepare(const Program& program, std::int64_t value, Precision precision,
     result.bias = pad_bias(bias, outputs, kernels().block);
     if (pairs) {
       result.pairs = pack_pairs(matrix, outputs, inputs, taps);
-      result.depth = (inputs + 1) / 2 * taps;
+      result.depth = pairs_of(inputs) * taps;
       return result;
     }
     result.weights = pack_weights(matrix, outputs, inputs * taps, kernels().block);

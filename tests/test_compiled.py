@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from atheria_core import Engine
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
@@ -24,7 +26,9 @@ from .conftest import plain_torchscript
 from .test_parity import compare
 
 SEED = 2**63 + 99
-HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() and "bfloat16" in os.environ.get(
+    "ATHERIA_CPU", "bfloat16"
+)
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 luck = st.randoms(use_true_random=False)
 
@@ -405,12 +409,14 @@ def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("cpu", ["portable", "AVX2"])
+@pytest.mark.parametrize("cpu", ["portable", "AVX2", "AVX-512 with bfloat16"])
 def test_the_kernels_of_other_cpus(cpu: str, tmp_path: Path) -> None:
     """What this CPU does not choose by itself is right, too."""
     flags = Path("/proc/cpuinfo").read_text()
     if cpu == "AVX2" and not ("avx2" in flags and "fma" in flags):
         pytest.skip("the CPU has no AVX2")
+    if cpu == "AVX-512 with bfloat16" and "amx_bf16" not in flags:
+        pytest.skip("the CPU has none, or chooses them by itself")
     ended = with_kernels_of(
         cpu,
         "-m",
@@ -419,7 +425,7 @@ def test_the_kernels_of_other_cpus(cpu: str, tmp_path: Path) -> None:
         f"--basetemp={tmp_path / 'pytest'}",
         __file__,
         "-k",
-        "random or nothing or vacuum",
+        "random or nothing or vacuum or bf16",
     )
     assert ended.returncode == 0, ended.stdout[-4000:]
 
@@ -429,6 +435,42 @@ def test_kernels_that_this_cpu_cannot_run_are_refused() -> None:
     assert ended.returncode != 0
     assert "`ATHERIA_CPU` must be one of what this CPU can run, " in ended.stderr
     assert "portable; got 'Z80'" in ended.stderr
+
+
+def products_in_bf16(
+    psi: torch.Tensor, weights: torch.Tensor, bias: torch.Tensor, boundary: str
+) -> torch.Tensor:
+    """A convolution, and an upsampling by some of the same weights, of operands rounded to bfloat16."""
+    psi, weights = (x.bfloat16().double() for x in (psi, weights))
+    padded = F.pad(psi, [1] * 4, mode="circular") if boundary == "torus" else F.pad(psi, [1] * 4)
+    up = F.conv_transpose2d(F.max_pool2d(psi, 2), weights[..., :2, :2], None, 2)
+    return F.conv2d(padded, weights, bias.double()) + up
+
+
+@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")
+@settings(many, max_examples=10)
+@given(st.sampled_from([1, 3, 8, 17, 24, 40]), st.integers(4, 40), st.integers(4, 40), luck)
+@pytest.mark.parametrize("boundary", ["torus", "zeros"])
+def test_products_of_bf16_pairs(boundary: str, d_state: int, rows: int, columns: int, chance: Random) -> None:
+    """Whatever does not fill their tiles: exact but for the order of float32 sums."""
+    generator = torch.Generator().manual_seed(chance.randrange(2**32))
+    weights = 0.1 * torch.randn(2 * d_state, 2 * d_state, 3, 3, generator=generator)
+    bias = torch.randn(2 * d_state, generator=generator)
+    pad = ", mode='circular'" if boundary == "torus" else ""
+    body = (
+        f"around = F.conv2d(F.pad(psi, [1] * 4{pad}), self.w, self.b)\n"
+        "return around + F.conv_transpose2d(F.max_pool2d(psi, 2), self.v, None, 2)"
+    )
+    module = module_of(body, w=weights, b=bias, v=weights[..., :2, :2].contiguous())
+    psi = torch.randn(1, 2 * d_state, 2 * rows, 2 * columns, generator=generator)
+    with TemporaryDirectory() as folder:
+        path = plain_torchscript(module, Path(folder) / "law.pt")
+        engine = Engine(d_state=d_state, precision="bf16", backend="compiled")
+        engine.load_model(path, {"boundary": boundary, "normalise": "none", "gamma": 0.0, "epsilon": 0.0})
+    engine.set_state(psi.numpy())
+    engine.step_native()
+    expected = (psi.double() + products_in_bf16(psi, weights, bias, boundary)).numpy()
+    np.testing.assert_allclose(engine.state(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")

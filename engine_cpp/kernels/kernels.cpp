@@ -5,9 +5,18 @@
 #include <string>
 #include <vector>
 
+#if defined(ATHERIA_AMX)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace atheria {
 
 extern const Kernels portable_kernels;
+#if defined(ATHERIA_AMX)
+extern const Kernels amx_kernels;
+#endif
 #if defined(ATHERIA_X86)
 extern const Kernels avx512bf16_kernels;
 extern const Kernels avx512_kernels;
@@ -16,6 +25,18 @@ extern const Kernels avx2_kernels;
 
 namespace {
 
+#if defined(ATHERIA_AMX)
+// Whether the CPU has tiles, and Linux lets this process use them, which must be asked for once.
+bool may_use_tiles() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+  constexpr unsigned bfloat16 = 1U << 22, tiles = 1U << 24;
+  if ((d & bfloat16) == 0 || (d & tiles) == 0) return false;
+  constexpr long ask_for_state = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, ask_for_state, tile_data) == 0;
+}
+#endif
+
 // What this CPU can run, the best first.
 std::vector<const Kernels*> runnable() {
   std::vector<const Kernels*> found;
@@ -23,7 +44,11 @@ std::vector<const Kernels*> runnable() {
   __builtin_cpu_init();
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-  if (avx512 && __builtin_cpu_supports("avx512bf16")) found.push_back(&avx512bf16_kernels);
+  const bool bfloat16 = avx512 && __builtin_cpu_supports("avx512bf16");
+#if defined(ATHERIA_AMX)
+  if (bfloat16 && may_use_tiles()) found.push_back(&amx_kernels);
+#endif
+  if (bfloat16) found.push_back(&avx512bf16_kernels);
   if (avx512) found.push_back(&avx512_kernels);
   if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) found.push_back(&avx2_kernels);
 #endif

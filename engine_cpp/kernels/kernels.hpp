@@ -39,11 +39,13 @@ struct Product {
   float alpha;  // of the activation
 };
 
-// As Product, of pairs of bfloat16: each row interleaves two inputs.
+// As Product, of pairs of bfloat16: each row interleaves two inputs, and is read `taps` times, each time from
+// another cell on. The pairs are a multiple of `pair_depth`, with weights of 0 where there are none.
 struct PairProduct {
-  const std::uint32_t* const* rows;  // `depth` pairs
+  const std::uint32_t* const* rows;  // `depth` of them: of each pair all taps
   std::int64_t depth;
-  const std::uint32_t* weights;
+  std::int64_t taps, stride;     // a tap's row of the next pair is `stride` words further
+  const std::uint32_t* weights;  // packed by pack_pairs
   const float* bias;
   float* const* out;
   std::int64_t outputs;
@@ -88,6 +90,7 @@ struct Kernels {
   std::int64_t block;  // outputs that are computed together: what weights are packed by
   void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
   void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
+  std::int64_t pair_outputs, pair_depth;  // outputs and pairs of inputs that its weights are packed by
   void (*pack_pairs)(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells);
   // (in - centre) * scale + shift: where the cells are `centre`, exactly the shift.
   void (*affine)(const float* in, float* out, std::int64_t cells, float centre, float scale, float shift,
@@ -98,7 +101,7 @@ struct Kernels {
   void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
               std::int64_t width, std::int64_t stride);
   Tally (*advance)(const Advance& step, std::int64_t cells);
-  Moments (*moments)(const float* row, std::int64_t cells);
+  Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
   // Adds `factor` times the numbers of some cells to others, `offset` numbers behind where those begin.

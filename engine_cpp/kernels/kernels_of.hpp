@@ -1,5 +1,5 @@
-// The kernels for one kind of CPU: included once by each of avx512.cpp, avx2.cpp and portable.cpp, which are
-// compiled for it. ATHERIA_KERNELS names what the file exports.
+// The kernels for one kind of CPU: included once by each .cpp beside it, which is compiled
+// for it. ATHERIA_KERNELS names what the file exports.
 #include <cmath>
 #include <cstdint>
 
@@ -316,29 +316,63 @@ Tally advance(const Advance& step, std::int64_t cells) {
   return {total(energies), total(occupied)};
 }
 
-// In two passes over a row in the cache: squares of differences to another number would swallow the variance.
-Moments moments(const float* row, std::int64_t cells) {
-  const auto whole = cells / lanes * lanes;
-  Vector sums{};
-  for (std::int64_t i = 0; i < whole; i += lanes) sums += load(row + i);
-  double sum = total(sums);
-  for (std::int64_t i = whole; i < cells; ++i) sum += static_cast<double>(row[i]);
-  const auto mean = static_cast<float>(sum / static_cast<double>(cells));
-  Vector differences{};
-  Vector squares{};
-  for (std::int64_t i = 0; i < whole; i += lanes) {
-    const Vector x = load(row + i) - mean;
-    differences += x;
-    squares += x * x;
+// Sums of many vectors: float's would lose digits.
+class Total {
+ public:
+  void add(Vector v) {
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    for (int i = 0; i < 2; ++i) sums_[i] += __builtin_convertvector(halves[i], Doubles);
   }
-  double difference = total(differences);
-  double spread = total(squares);
-  for (std::int64_t i = whole; i < cells; ++i) {
-    const double x = static_cast<double>(row[i]) - static_cast<double>(mean);
-    difference += x;
-    spread += x * x;
+  double value() const {
+    double sum = 0;
+    for (std::int64_t i = 0; i < lanes / 2; ++i) sum += sums_[0][i] + sums_[1][i];
+    return sum;
   }
-  const double off = difference / static_cast<double>(cells);  // by which the mean was rounded
+
+ private:
+  using Half = float __attribute__((vector_size(lanes * 2)));
+  using Doubles = double __attribute__((vector_size(lanes * 4)));
+  Doubles sums_[2]{};
+};
+
+// In two passes over rows in the cache: squares of differences to another number would swallow the variance.
+Moments moments(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride) {
+  const auto whole = width / lanes * lanes;
+  const auto count = static_cast<double>(height * width);
+  Total sums;
+  double rest = 0;
+  for (std::int64_t y = 0; y < height; ++y) {
+    const float* const row = rows + y * stride;
+    Vector sum{};
+    for (std::int64_t i = 0; i < whole; i += lanes) sum += load(row + i);
+    sums.add(sum);
+    for (std::int64_t i = whole; i < width; ++i) rest += static_cast<double>(row[i]);
+  }
+  const auto mean = static_cast<float>((sums.value() + rest) / count);
+  Total differences, squares;
+  double difference = 0;
+  double spread = 0;
+  for (std::int64_t y = 0; y < height; ++y) {
+    const float* const row = rows + y * stride;
+    Vector sum{};
+    Vector sum_of_squares{};
+    for (std::int64_t i = 0; i < whole; i += lanes) {
+      const Vector x = load(row + i) - mean;
+      sum += x;
+      sum_of_squares += x * x;
+    }
+    differences.add(sum);
+    squares.add(sum_of_squares);
+    for (std::int64_t i = whole; i < width; ++i) {
+      const double x = static_cast<double>(row[i]) - static_cast<double>(mean);
+      difference += x;
+      spread += x * x;
+    }
+  }
+  difference += differences.value();
+  spread += squares.value();
+  const double off = difference / count;  // by which the mean was rounded
   return {static_cast<double>(mean) + off, spread - off * difference};
 }
 
@@ -465,6 +499,9 @@ void largest(const float* rows, std::int64_t stride, std::int64_t count, std::in
 }
 
 #include "kernels/winograd.hpp"
+#if defined(__AMX_BF16__)
+#include "kernels/pair_tiles.hpp"
+#endif
 
 }  // namespace
 
@@ -473,11 +510,20 @@ const Kernels ATHERIA_KERNELS = {
     .name = ATHERIA_CPU,
     .block = block_outputs,
     .multiply = multiply<Floats>,
-#if defined(__AVX512BF16__)
+#if defined(__AMX_BF16__)
+    .multiply_pairs = multiply_tiles,
+    .pair_outputs = tile_side,
+    .pair_depth = tile_side,
+    .pack_pairs = pack_pairs,
+#elif defined(__AVX512BF16__)
     .multiply_pairs = multiply<Pairs>,
+    .pair_outputs = block_outputs,
+    .pair_depth = 1,
     .pack_pairs = pack_pairs,
 #else
     .multiply_pairs = nullptr,
+    .pair_outputs = block_outputs,
+    .pair_depth = 1,
     .pack_pairs = nullptr,
 #endif
     .affine = affine,
