@@ -83,11 +83,6 @@ class RegionBuilder {
   std::int64_t zeros_ = -1;
 };
 
-// The value that an instruction reads first.
-std::int64_t source_of(const Instruction& instruction) {
-  return std::max<std::int64_t>(0, instruction.a.empty() ? 0 : instruction.a[0].value);
-}
-
 // Lets results take the rows of earlier ones that nothing reads any more.
 void reuse_rows(Region& region, std::vector<std::vector<Operand>*> outputs) {
   const auto count = static_cast<std::int64_t>(region.operators.size());
@@ -330,8 +325,7 @@ void Plan::divide() {
 
   for (const auto entry : order) {
     if (entry >= 0) {
-      steps_.push_back(
-          {prepare(program_, entry, precision_, winograd_, count[at(source_of(all[at(entry)]))] == 1), {}});
+      steps_.push_back({prepare(program_, entry, precision_, winograd_, count), {}});
       continue;
     }
     const auto r = -1 - entry;

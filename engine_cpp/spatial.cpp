@@ -185,6 +185,7 @@ class Run {
 
   void group_norm() {
     const auto each = instruction_.channels / instruction_.groups;
+    if (spatial_.is_left) scratch_.left[spatial_.value].resize(at(instruction_.channels));
     parallel_for(instruction_.groups, [&](std::int64_t begin, std::int64_t end) {
       for (auto g = begin; g < end; ++g) normalise(g * each, each);
     });
@@ -268,11 +269,23 @@ class Run {
           continue;
         }
         // The weight of a missing odd one is 0.
-        const auto odd = std::min(2 * p + 1, inputs - 1);
-        kernels().pack_pairs(in_[at(2 * p)], in_[at(odd)], to, in_layout_.size());
+        const auto even = at(2 * p);
+        const auto odd = at(std::min(2 * p + 1, inputs - 1));
+        const auto* const of_even = left_of(instruction_.a[even]);
+        const auto* const of_odd = left_of(instruction_.a[odd]);
+        kernels().pack_pairs(in_[even], of_even, in_[odd], of_odd, to, in_layout_.size());
+        if (of_even != nullptr || of_odd != nullptr) {
+          fill_halo(reinterpret_cast<float*>(to), in_layout_, torus_);
+        }
       }
     });
     return packed;
+  }
+
+  // What a group norm has left to do on a plane; null where nothing is.
+  const Affine* left_of(const Plane& plane) const {
+    const auto found = scratch_.left.find(plane.value);
+    return found == scratch_.left.end() ? nullptr : &found->second[at(plane.channel)];
   }
 
   void convolve_pairs() {
@@ -390,10 +403,15 @@ class Run {
     const double scale = 1 / std::sqrt(spread / count + static_cast<double>(instruction_.epsilon));
     for (auto c = first; c < first + each; ++c) {
       const auto weight = static_cast<double>(instruction_.weight[at(c)]) * scale;
+      const Affine affine{static_cast<float>(mean), static_cast<float>(weight), instruction_.bias[at(c)],
+                          instruction_.activation, instruction_.activation_alpha};
+      if (spatial_.is_left) {
+        scratch_.left.at(spatial_.value)[at(c)] = affine;
+        continue;
+      }
       for (std::int64_t y = 0; y < layout.height; ++y) {
         kernels().affine(in_[at(c)] + layout.first() + y * layout.stride(), row_of(c, y), layout.width,
-                         static_cast<float>(mean), static_cast<float>(weight), instruction_.bias[at(c)],
-                         instruction_.activation, instruction_.activation_alpha);
+                         affine);
       }
       if (needs_halo_) fill_halo(out_.plane(c), layout, torus_);
     }
@@ -408,10 +426,22 @@ class Run {
   std::vector<const float*> in_;
 };
 
+// Whether the first instruction that reads a value takes it for a product of whole planes.
+bool is_multiplied(const Program& program, std::int64_t value) {
+  for (const auto& reader : program.instructions) {
+    const auto read = operands(reader);
+    if (std::none_of(read.begin(), read.end(), [&](const Plane& plane) { return plane.value == value; })) {
+      continue;
+    }
+    return reader.op == Op::upsample || (reader.op == Op::convolve && !is_pointwise(reader));
+  }
+  return false;
+}
+
 }  // namespace
 
 Spatial prepare(const Program& program, std::int64_t value, Precision precision, bool winograd,
-                bool alone_reads_its_operand) {
+                const std::vector<std::int64_t>& readers) {
   const auto& instruction = program.instructions[at(value)];
   Spatial result{.value = value};
   const auto inputs = static_cast<std::int64_t>(instruction.a.size());
@@ -441,12 +471,13 @@ Spatial prepare(const Program& program, std::int64_t value, Precision precision,
   }
   if (instruction.op == Op::group_norm) {
     const auto source = instruction.a[0].value;
-    result.in_place = alone_reads_its_operand && source > 0 &&
+    result.in_place = source > 0 && readers[at(source)] == 1 &&
                       program.instructions[at(source)].op != Op::input &&
                       program.instructions[at(source)].channels == instruction.channels;
     for (std::int64_t c = 0; c < inputs; ++c) {
       result.in_place = result.in_place && instruction.a[at(c)] == Plane{source, c};
     }
+    result.is_left = pairs && result.in_place && readers[at(value)] == 1 && is_multiplied(program, value);
   }
   return result;
 }

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <vector>
 
 #include "planes.hpp"
@@ -21,16 +22,18 @@ struct alignas(64) PairLine {
 struct Spatial {
   std::int64_t value;      // its place in the program
   bool in_place = false;   // a group norm that alone reads its operand
+  bool is_left = false;    // a group norm that is applied where its only reader rounds it to bfloat16
   std::int64_t depth = 0;  // inputs of the product, or pairs of them
   std::vector<float> weights{}, bias{};
   std::vector<float> winograd{};  // transformed weights, empty where the sum is computed directly
   std::vector<PairLine> pairs{};  // weights in bfloat16, empty where they are not used
 };
 
-// Memory that is used within one instruction.
+// Memory that is used within one instruction, and what group norms have left to their readers.
 struct SpatialScratch {
   Floats floats;
   std::int64_t size = 0;
+  std::map<std::int64_t, std::vector<Affine>> left{};  // by value: of each channel
 
   float* take(std::int64_t count) {
     if (count > size) floats = Floats(size = count);
@@ -38,8 +41,9 @@ struct SpatialScratch {
   }
 };
 
+// readers: how many instructions and outputs read each value.
 Spatial prepare(const Program& program, std::int64_t value, Precision precision, bool winograd,
-                bool alone_reads_its_operand);
+                const std::vector<std::int64_t>& readers);
 
 void run_spatial(const Program& program, const Spatial& spatial,
                  const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch,

@@ -70,6 +70,13 @@ struct Advance {
   const float* fires;  // 1 where a cell updates, else 0; null where all do
 };
 
+// (x - centre) * scale + shift, activated: where x is `centre`, exactly what the shift becomes.
+struct Affine {
+  float centre, scale, shift;
+  Activation activation;
+  float alpha;
+};
+
 struct CellPair {
   const float* from;
   float* to;
@@ -91,10 +98,10 @@ struct Kernels {
   void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
   void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
   std::int64_t pair_outputs, pair_depth;  // outputs and pairs of inputs that its weights are packed by
-  void (*pack_pairs)(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells);
-  // (in - centre) * scale + shift: where the cells are `centre`, exactly the shift.
-  void (*affine)(const float* in, float* out, std::int64_t cells, float centre, float scale, float shift,
-                 Activation activation, float alpha);
+  // Two rows, as what is made of each of them; null: as they are.
+  void (*pack_pairs)(const float* even, const Affine* of_even, const float* odd, const Affine* of_odd,
+                     std::uint32_t* out, std::int64_t cells);
+  void (*affine)(const float* in, float* out, std::int64_t cells, const Affine& affine);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
   // Sums of `height` rows, `stride` apart, into `width` cells each. Reads beyond like `multiply`.

@@ -36,6 +36,18 @@ inline Vector activate(Activation activation, float alpha, Vector x) {
   __builtin_unreachable();
 }
 
+// Calls use(change), change(x) being what an Affine makes of a vector: for the usual activation without a
+// choice.
+template <class Use>
+inline void with_activation(const Affine& a, Use use) {
+  const auto [centre, scale, shift, activation, alpha] = a;
+  if (activation == Activation::elu) {
+    use([=](Vector x) { return elu((x - centre) * scale + shift, alpha); });
+  } else {
+    use([=](Vector x) { return activate(activation, alpha, (x - centre) * scale + shift); });
+  }
+}
+
 // How a Product and a PairProduct differ: what a row holds, and what one multiplication adds.
 struct Floats {
   using Task = Product;
@@ -124,15 +136,33 @@ void multiply(const typename Kind::Task& task, std::int64_t first, std::int64_t 
 
 #if defined(__AVX512BF16__)
 // Rounds two rows to bfloat16 and interleaves them, the even one in the lower halves.
-void pack_pairs(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells) {
+template <class Even, class Odd>
+inline void pack_pairs(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells,
+                       Even of_even, Odd of_odd) {
+  const auto rounded = [](Vector x) {
+    return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
+  };
   for (std::int64_t i = 0; i < cells; i += lanes) {
-    const auto low =
-        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(even + i, cells - i))));
-    const auto high =
-        _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(load(odd + i, cells - i))));
+    const auto low = rounded(of_even(load(even + i, cells - i)));
+    const auto high = rounded(of_odd(load(odd + i, cells - i)));
     const auto pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
     store(reinterpret_cast<float*>(out) + i, reinterpret_cast<Vector>(pair), cells - i);
   }
+}
+
+void pack_pairs(const float* even, const Affine* of_even, const float* odd, const Affine* of_odd,
+                std::uint32_t* out, std::int64_t cells) {
+  const auto same = [](Vector x) { return x; };
+  const auto with = [&](const Affine* of, auto use) {
+    if (of == nullptr) {
+      use(same);
+    } else {
+      with_activation(*of, use);
+    }
+  };
+  with(of_even, [&](auto change_even) {
+    with(of_odd, [&](auto change_odd) { pack_pairs(even, odd, out, cells, change_even, change_odd); });
+  });
 }
 #endif
 
@@ -144,12 +174,8 @@ inline void map(const float* in, float* out, std::int64_t cells, Change change) 
   if (i < cells) store(out + i, change(load(in + i, cells - i)), cells - i);
 }
 
-void affine(const float* in, float* out, std::int64_t cells, float centre, float scale, float shift,
-            Activation activation, float alpha) {
-  if (activation == Activation::elu) {
-    return map(in, out, cells, [=](Vector x) { return elu((x - centre) * scale + shift, alpha); });
-  }
-  map(in, out, cells, [=](Vector x) { return activate(activation, alpha, (x - centre) * scale + shift); });
+void affine(const float* in, float* out, std::int64_t cells, const Affine& affine) {
+  with_activation(affine, [&](auto change) { map(in, out, cells, change); });
 }
 
 template <int quarter>
