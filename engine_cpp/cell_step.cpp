@@ -21,8 +21,8 @@ constexpr std::size_t chunk_cells = 240;       // whole vectors of every width, 
 // A tile and the eight around it, row by row. dx and dy: 0 for the neighbour before, 1 for the cell itself, 2
 // for the one behind.
 struct Around {
-  std::array<const float*, 9> numbers{};  // of a tile's first cell
-  std::array<Mask, 9> matter{};
+  std::array<const float*, 9> numbers;  // of a tile's first cell, where there is matter
+  std::array<Mask, 9> matter;
 
   // The tile's cells of which that neighbour is matter.
   Mask beside_matter(std::size_t dx, std::size_t dy) const {
@@ -65,7 +65,7 @@ class Chunk {
     auto& next = work_.next[index.universe];
     auto& mask = next.cells.mask(index.tile);
     const auto evaluated = mask;
-    if (size_ + static_cast<std::size_t>(std::popcount(evaluated)) > chunk_cells) flush();
+    if (size_ + tile::count(evaluated) > chunk_cells) flush();
     tiles_.push_back({&mask, evaluated});
     auto* const numbers = next.overwrite(index.tile, evaluated);
     const auto place = next.cells.place(index.tile);
@@ -76,7 +76,7 @@ class Chunk {
       if (work_.physics.fire_rate < 1) place_at(place, cell, index.universe);
       ++size_;
     });
-    const auto around = look_around(index, evaluated);
+    const auto around = look_around(index);
     for (std::size_t i = 0; i < pairs_.size(); ++i) {
       if (!is_seen_[i]) continue;
       tile::for_each(around.beside_matter(i % 3, i / 3) & evaluated, [&](std::size_t cell) {
@@ -120,28 +120,20 @@ class Chunk {
     return static_cast<std::size_t>(3 * (tap.dy + 1) + tap.dx + 1);
   }
 
-  // Only tiles that the cells evaluated look into are searched for.
-  Around look_around(TileIndex index, Mask evaluated) const {
+  Around look_around(TileIndex index) const {
     const auto& now = work_.now[index.universe];
-    const auto& cells = work_.next[index.universe].cells;
+    const auto& next = work_.next[index.universe].cells;
     Around around;
     const auto put = [&](std::size_t i, std::size_t tile) {  // planning kept the indices
-      if (tile >= now.cells.tiles()) return;
       around.numbers[i] = now.tile(tile);
       around.matter[i] = now.cells.mask(tile);
     };
-    put(4, index.tile);
-    if (kernel_.radius() == 0) return around;
-    const auto place = cells.place(index.tile);
-    const std::array<Mask, 3> columns = {tile::west, ~Mask{0}, tile::east};
-    const std::array<Mask, 3> rows = {tile::north, ~Mask{0}, tile::south};
     for (std::size_t i = 0; i < around.matter.size(); ++i) {
-      if (i == 4 || (evaluated & columns[i % 3] & rows[i / 3]) == 0) continue;
-      const auto x = place.x + static_cast<std::int64_t>(i % 3) - 1;
-      const auto y = place.y + static_cast<std::int64_t>(i / 3) - 1;
-      const auto found = cells.find({x, y});
-      if (found != CellSet::none) put(i, found);
+      around.matter[i] = 0;
+      if (kernel_.radius() == 0) continue;
+      if (const auto tile = next.reaching(index.tile)[i]; tile != nobody) put(i, tile);
     }
+    if (index.tile < now.cells.tiles()) put(4, index.tile);
     return around;
   }
 

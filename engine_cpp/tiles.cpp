@@ -14,13 +14,16 @@ std::uint64_t hash(Place place) {
   return h ^ (h >> 33);
 }
 
+constexpr Reaching alone = {nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody};
+
 std::uint32_t tag_of(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
 
 }  // namespace
 
 std::int64_t CellSet::count() const {
-  return std::accumulate(masks_.begin(), masks_.end(), std::int64_t{0},
-                         [](std::int64_t sum, Mask mask) { return sum + std::popcount(mask); });
+  return std::accumulate(masks_.begin(), masks_.end(), std::int64_t{0}, [](std::int64_t sum, Mask mask) {
+    return sum + static_cast<std::int64_t>(tile::count(mask));
+  });
 }
 
 std::size_t CellSet::find(Place place) const {
@@ -64,26 +67,34 @@ void CellSet::truncate(std::size_t tiles) {
   rehash(std::max<std::size_t>(16, std::bit_ceil(2 * tiles)));
 }
 
-void CellSet::add(Place place, Mask cells) {
-  if (cells != 0) masks_[insert(place)] |= cells;
+// Adds what a tile's cells reach of the tile beside it.
+void CellSet::reach(std::size_t tile, std::int64_t dx, std::int64_t dy, Mask cells) {
+  if (cells == 0) return;
+  const auto [x, y] = places_[tile];
+  const auto beside = insert({x + dx, y + dy});
+  if (beside == reaching_.size()) reaching_.push_back(alone);
+  masks_[beside] |= cells;
+  reaching_[beside][static_cast<std::size_t>(4 - 3 * dy - dx)] = static_cast<std::uint32_t>(tile);
 }
 
 void CellSet::dilate_by_one(const CellSet& other) {
-  *this = other;
+  places_ = other.places_;
+  masks_ = other.masks_;
+  table_ = other.table_;
+  reaching_.assign(tiles(), alone);
   const auto rows = [](Mask mask) { return mask | mask << 8 | mask >> 8; };
   for (std::size_t tile = 0; tile < other.tiles(); ++tile) {
     const auto mask = other.masks_[tile];
     const auto middle = mask | (mask & ~tile::west) >> 1 | (mask & ~tile::east) << 1;
     masks_[tile] |= rows(middle);
     if ((mask & (tile::west | tile::east | tile::north | tile::south)) == 0) continue;
-    const auto [x, y] = other.places_[tile];
     const auto left = (mask & tile::west) << 7;
     const auto right = (mask & tile::east) >> 7;
-    add({x - 1, y}, rows(left));
-    add({x + 1, y}, rows(right));
-    for (const auto& [column, cells] : {std::pair{x - 1, left}, {x, middle}, {x + 1, right}}) {
-      add({column, y - 1}, cells << 56);
-      add({column, y + 1}, cells >> 56);
+    reach(tile, -1, 0, rows(left));
+    reach(tile, 1, 0, rows(right));
+    for (const auto& [dx, cells] : {std::pair{-1, left}, {0, middle}, {1, right}}) {
+      reach(tile, dx, -1, cells << 56);
+      reach(tile, dx, 1, cells >> 56);
     }
   }
 }

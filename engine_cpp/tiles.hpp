@@ -1,6 +1,7 @@
 // Scattered cells in tiles of 8 x 8, found by their place: memory follows matter, not area.
 #pragma once
 
+#include <array>
 #include <bit>
 #include <cstddef>
 #include <cstdint>
@@ -29,6 +30,14 @@ inline std::size_t index(std::int64_t x, std::int64_t y) {
 }
 inline Mask bit(std::size_t cell) { return Mask{1} << cell; }
 
+// How many. Where CPUs may lack the instruction, std::popcount is a call.
+inline std::size_t count(Mask mask) {
+  mask -= mask >> 1 & 0x5555555555555555;
+  mask = (mask & 0x3333333333333333) + (mask >> 2 & 0x3333333333333333);
+  mask = (mask + (mask >> 4)) & 0x0F0F0F0F0F0F0F0F;
+  return mask * 0x0101010101010101 >> 56;
+}
+
 // Calls visit(cell) for each cell of a mask.
 template <typename Visit>
 void for_each(Mask mask, Visit visit) {
@@ -41,6 +50,10 @@ struct Place {
   std::int64_t x, y;
   bool operator==(const Place&) const = default;
 };
+
+// Indices of the tiles around one, row by row from the north-west, itself in the middle; `nobody` for none.
+using Reaching = std::array<std::uint32_t, 9>;
+inline constexpr std::uint32_t nobody = static_cast<std::uint32_t>(-1);
 
 // A set of cells: tiles in the order they came in, and a hash table of their places.
 class CellSet {
@@ -58,6 +71,9 @@ class CellSet {
 
   // Becomes all cells within `radius` of another set's, whose tiles keep their indices.
   void dilate(const CellSet& other, std::int64_t radius);
+
+  // Of a set that was dilated by 1, and not changed since: which of the other set's tiles reach into a tile.
+  const Reaching& reaching(std::size_t tile) const { return reaching_[tile]; }
 
   // Drops tiles without cells; calls move(from, to) where the last tile fills a gap.
   template <typename Move>
@@ -82,13 +98,14 @@ class CellSet {
   };
 
   void dilate_by_one(const CellSet& other);
-  void add(Place place, Mask cells);
+  void reach(std::size_t tile, std::int64_t dx, std::int64_t dy, Mask cells);
   void truncate(std::size_t tiles);
   void rehash(std::size_t slots);
   void enter(std::size_t tile);
 
   std::vector<Place> places_;
   std::vector<Mask> masks_;
+  std::vector<Reaching> reaching_;
   std::vector<Slot> table_;  // a power of two, at most half full, probed linearly
 };
 
