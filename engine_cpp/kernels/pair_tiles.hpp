@@ -10,7 +10,7 @@ struct TileShapes {
 };
 
 // Not on the stack: the intrinsic does not say that it reads all of it.
-alignas(64) constexpr TileShapes all_full;
+alignas(64) constexpr TileShapes all_full{};
 
 // This thread's tiles; given back as they were found, since libraries keep theirs set.
 class FullTiles {
