@@ -44,8 +44,9 @@ struct Product {
 struct PairProduct {
   const std::uint32_t* const* rows;  // `depth` of them: of each pair all taps
   std::int64_t depth;
-  std::int64_t taps, stride;     // a tap's row of the next pair is `stride` words further
-  const std::uint32_t* weights;  // packed by pack_pairs
+  std::int64_t taps, stride;  // a tap's row of the next pair is `stride` words further
+  // (outputs / pair_outputs, pairs / pair_depth, taps, pair_outputs, pair_depth), rounded up.
+  const std::uint32_t* weights;
   const float* bias;
   float* const* out;
   std::int64_t outputs;
@@ -97,7 +98,7 @@ struct Kernels {
   std::int64_t block;  // outputs that are computed together: what weights are packed by
   void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
   void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
-  std::int64_t pair_outputs, pair_depth;  // outputs and pairs of inputs that its weights are packed by
+  std::int64_t pair_outputs, pair_depth;  // outputs and pairs of inputs that stand together in its weights
   // Two rows, as what is made of each of them; null: as they are.
   void (*pack_pairs)(const float* even, const Affine* of_even, const float* odd, const Affine* of_odd,
                      std::uint32_t* out, std::int64_t cells);
