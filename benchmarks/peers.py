@@ -448,7 +448,9 @@ class OursBf16(Ours):
     bf16 = True
 
 
-def engine_of(law: Law, physics: PhysicsConfig, grid: tuple[int, int], precision: str = "fp32") -> Any:
+def engine_of(
+    law: Law, physics: PhysicsConfig, grid: tuple[int, int], precision: str = "fp32", device: str = "cpu"
+) -> Any:
     """An engine with a law, exported as a user would.
 
     Raises:
@@ -457,7 +459,7 @@ def engine_of(law: Law, physics: PhysicsConfig, grid: tuple[int, int], precision
     import atheria_core
 
     try:
-        engine = atheria_core.Engine(precision=precision, threads=torch.get_num_threads())
+        engine = atheria_core.Engine(device=device, precision=precision, threads=torch.get_num_threads())
     except (ValueError, TypeError) as error:
         raise RefusedError(str(error)) from None
     with tempfile.TemporaryDirectory() as folder:

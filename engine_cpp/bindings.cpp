@@ -47,12 +47,35 @@ class InterruptCheck {
   std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + patience;
 };
 
+// A Python object that may be let go of by a thread that does not hold the GIL.
+std::shared_ptr<nb::object> shared(nb::object object) {
+  return {new nb::object(std::move(object)), [](nb::object* kept) {
+            const nb::gil_scoped_acquire acquired;
+            delete kept;
+          }};
+}
+
+// recorder: None, or recorder(step) -> (replay, how).
+atheria::Recorder bound(const nb::object& recorder) {
+  if (recorder.is_none()) return {};
+  return [record = shared(recorder)](const std::function<void()>& step) -> atheria::Recording {
+    const nb::gil_scoped_acquire acquired;
+    const auto [replay, how] =
+        nb::cast<std::pair<nb::object, std::string>>((*record)(nb::cpp_function([step] { step(); })));
+    return {[kept = shared(replay)] {
+              const nb::gil_scoped_acquire held;
+              (*kept)();
+            },
+            how};
+  };
+}
+
 // One thread at a time inside an engine, and the others run Python meanwhile.
 class BoundEngine {
  public:
   BoundEngine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-              const std::string& precision, const std::string& backend)
-      : engine_(d_state, device, threads, precision, backend) {}
+              const std::string& precision, const std::string& backend, const nb::object& recorder)
+      : engine_(d_state, device, threads, precision, backend, bound(recorder)) {}
 
   template <typename Work>
   auto without_gil(Work work) {
@@ -190,9 +213,13 @@ NB_MODULE(_core, m) {
 
   nb::class_<BoundEngine>(m, "Engine")
       .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&,
-                    const std::string&>(),
+                    const std::string&, const nb::object&>(),
            "d_state"_a = nb::none(), "device"_a = "cpu", "threads"_a = 0, "precision"_a = "fp32",
-           "backend"_a = "fastest")
+           "backend"_a = "fastest", "recorder"_a = nb::none(),
+           nb::sig("def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, "
+                   "precision: str = 'fp32', backend: str = 'fastest', recorder: "
+                   "collections.abc.Callable[[collections.abc.Callable[[], None]], "
+                   "tuple[collections.abc.Callable[[], None], str]] | None = None) -> None"))
       .def(
           "_load_model",
           [](BoundEngine& self, const std::string& path, std::optional<std::int64_t> d_state,

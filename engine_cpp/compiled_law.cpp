@@ -49,8 +49,7 @@ class CompiledLaw final : public Law {
                    const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) override {
     if (!suits(psi, memory)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
     auto output = empty_outputs(psi, memory);
-    at::Tensor fires;
-    if (physics.fire_rate < 1) fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
+    const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
     auto tallies = run(psi, memory, output.delta, output.memory,
                        {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <regex>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -16,13 +17,28 @@
 namespace atheria {
 namespace {
 
-at::Device parse_device(const std::string& name) {
-  if (name == "cpu") return at::Device(at::kCPU);
-  throw std::invalid_argument("`device` must be cpu, got '" + name + "'");
-}
-
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
+}
+
+at::Device parse_device(const std::string& name) {
+  require(std::regex_match(name, std::regex("cpu|cuda(:(0|[1-9][0-9]?))?")),
+          "`device` must be cpu, cuda or cuda:N, got '" + name + "'");
+  const at::Device device(name);
+  if (device.is_cpu()) return device;
+  const auto count = at::hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  require(count > 0, "`device`=" + name +
+                         ": libtorch finds no CUDA device; torch must be a build for CUDA, and "
+                         "nvidia-smi must show one; or leave `device` cpu");
+  require(device.index() < count, "`device`=" + name + ": there are " + std::to_string(count) +
+                                      " CUDA devices, cuda:0 to cuda:" + std::to_string(count - 1));
+  return device;
+}
+
+// What records the steps: none on the CPU but where one is given.
+Recorder recorder_for(const at::Device& device, Recorder given) {
+  if (given || device.is_cpu()) return given;
+  return [](const std::function<void()>& step) { return Recording{step, "kernels are launched one by one"}; };
 }
 
 // What every method that computes does for its time.
@@ -63,12 +79,13 @@ std::unique_ptr<Unbounded> make_unbounded(const InitialState& initial, const Sha
 }  // namespace
 
 Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-               const std::string& precision, const std::string& backend)
+               const std::string& precision, const std::string& backend, Recorder recorder)
     : wanted_d_state_(d_state),
       device_(parse_device(device)),
       precision_(precision == "bf16" ? Precision::bf16 : Precision::fp32),
       backend_(parse_backend(backend)),
-      threads_(threads) {
+      threads_(threads),
+      recorder_(recorder_for(device_, std::move(recorder))) {
   require(!d_state || (*d_state >= 1 && *d_state <= stream::most_components),
           "`d_state` must be 1 to " + std::to_string(stream::most_components) + ", got " +
               std::to_string(d_state.value_or(0)));
@@ -78,6 +95,10 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
                                                        std::to_string(threads));
   require(precision == "fp32" || precision == "bf16",
           "`precision` must be fp32 or bf16, got '" + precision + "'");
+  require(precision == "fp32" || device_.is_cpu(),
+          "`precision` bf16 is of kernels that run on the CPU alone; leave it fp32 on " + device_.str());
+  require(backend_ != Backend::compiled || device_.is_cpu(),
+          "`backend` compiled has kernels for the CPU alone; leave it out on " + device_.str());
   require(precision == "fp32" || kernels().multiply_pairs != nullptr,
           "`precision` bf16 needs a CPU with AVX512_BF16; this one has " + std::string(kernels().name));
 }
@@ -92,7 +113,8 @@ void Engine::load_model(const std::string& path, const Description& description,
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
   const ThreadNumber threads(threads_);
-  auto law = load_law(path, components, device_, {backend_, precision_, description.receptive_radius});
+  auto law =
+      load_law(path, components, device_, {backend_, precision_, description.receptive_radius, recorder_});
   auto own_physics = physics;
   if (physics.harmonic.level > 0) own_physics.harmonic.reach = reach_of(*law, description.receptive_radius);
   const c10::InferenceMode inference;
@@ -145,6 +167,7 @@ void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optiona
   if (grid) {
     universe_ = std::make_unique<Grid>(initial.make(shape, seed).to(device_), law());
   } else {
+    check_unbounded(device_);
     check_unbounded(law(), physics_);
     const auto [height, width] = extent.value_or(training_grid_.value_or(usual_extent));
     universe_ = make_unbounded(initial, {universes, d_state_, height, width}, seed);
@@ -156,6 +179,7 @@ void Engine::set_cells(const at::Tensor& coordinates, const at::Tensor& psi, std
   const Computing computing(threads_);
   require(psi.size(1) == 2 * d_state(), "`amplitudes` must have `d_state` = " + std::to_string(d_state_) +
                                             " components a cell, got " + std::to_string(psi.size(1) / 2));
+  check_unbounded(device_);
   check_unbounded(law(), physics_);
   std::unique_ptr<Unbounded> start;
   if (const auto* const others = dynamic_cast<const Unbounded*>(universe_.get())) {
@@ -239,7 +263,7 @@ void Engine::restore(const Snapshot& snapshot) {
   const Computing computing(threads_);
   require(snapshot.universe->suits(law(), d_state(), physics_),
           "the snapshot is of a law with another `d_state`, `stride` or memory; load that law first");
-  universe_ = snapshot.universe->copy();
+  universe_ = snapshot.universe->moved(device_);
   noise_ = snapshot.noise;
   seed_ = snapshot.seed;
 }

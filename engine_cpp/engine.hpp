@@ -57,8 +57,10 @@ class Engine {
   using BetweenSteps = std::function<void()>;
 
   // d_state: components of a cell, or none to take the artifact's. threads: 0 keeps libtorch's number.
+  // recorder: of the steps on a device, or none to launch their kernels one by one; on the CPU too, for
+  // tests.
   Engine(std::optional<std::int64_t> d_state, const std::string& device, int threads,
-         const std::string& precision, const std::string& backend);
+         const std::string& precision, const std::string& backend, Recorder recorder);
 
   // Replaces the law. A field that suits the new law stays, as the start of a universe; another is dropped.
   struct Description {
@@ -124,6 +126,7 @@ class Engine {
   Precision precision_;
   Backend backend_;
   int threads_;
+  Recorder recorder_;
   std::unique_ptr<Law> law_;
   std::int64_t d_state_ = 0;
   Physics physics_;

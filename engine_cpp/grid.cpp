@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "philox.hpp"
+#include "recorded_step.hpp"
 #include "vacuum.hpp"
 
 namespace atheria {
@@ -42,11 +43,12 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
 
 Law::Advanced advance_in_vacuum(Law& law, const at::Tensor& psi, const Physics& physics,
                                 const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
-  const auto& [level, reach] = physics.harmonic;
-  auto delta = law.forward(with_vacuum(psi, level, seed, step), {}).delta;
+  const auto vacuum = vacuum_field(physics.harmonic.level, Shape::of(psi), seed, step);
+  auto delta = law.forward(with_vacuum(psi, vacuum), {}).delta;
   check_delta(delta, psi);
-  delta = at::where(near_matter(psi, reach, physics.boundary == "torus"), delta, at::zeros({}, at::kFloat));
-  return {advance(psi, delta, physics, reference_energy, seed, step).contiguous(), {}};
+  delta = where_near_matter(delta, psi, physics);
+  const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
+  return {advance(psi, delta, physics, reference_energy, fires).contiguous(), {}};
 }
 
 }  // namespace
@@ -70,6 +72,7 @@ void Grid::edit(at::Tensor psi) {
 }
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
+  if (auto* const recorded = law.recorded()) return step_recorded(law, *recorded, physics, noise, seed);
   auto [quiet, memory, tally] =
       physics.harmonic.level > 0 ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
                                  : law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
@@ -83,6 +86,17 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   before_noise_ = std::move(quiet);
   memory_ = std::move(memory);
   occupied_ = is_known ? std::optional(tally->occupied) : std::nullopt;
+  ++step_count_;
+}
+
+void Grid::step_recorded(Law& law, RecordedStep& recorded, const Physics& physics, const Noise& noise,
+                         std::uint64_t seed) {
+  auto next = recorded.step(law, {psi_, memory_, reference_energy_, step_count_}, {physics, noise, seed});
+  if (!std::isfinite(next.sum)) throw_not_finite(step_count_ + 1);
+  psi_ = std::move(next.psi);
+  before_noise_ = std::move(next.before_noise);
+  memory_ = std::move(next.memory);
+  occupied_.reset();
   ++step_count_;
 }
 
@@ -107,6 +121,14 @@ bool Grid::suits(Law& law, std::int64_t d_state, const Physics& /*physics*/) con
   const auto memory = law.initial_memory(shape.universes, shape.height, shape.width);
   return fits(law, d_state) && memory.defined() == memory_.defined() &&
          (!memory.defined() || memory.sizes() == memory_.sizes());
+}
+
+std::unique_ptr<Universe> Grid::moved(const at::Device& device) const {
+  auto moved = std::make_unique<Grid>(*this);
+  for (auto* tensor : {&moved->psi_, &moved->before_noise_, &moved->memory_, &moved->reference_energy_}) {
+    if (tensor->defined()) *tensor = tensor->to(device);
+  }
+  return moved;
 }
 
 std::unique_ptr<Universe> Grid::restarted(Law& law, std::int64_t d_state, const Physics& /*physics*/) const {

@@ -15,6 +15,7 @@ class Grid final : public Universe {
   Grid(at::Tensor psi, Law& law);
 
   std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
+  std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "grid"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
   std::int64_t step_count() const override { return step_count_; }
@@ -33,6 +34,8 @@ class Grid final : public Universe {
  private:
   Shape shape() const { return Shape::of(psi_); }
   void edit(at::Tensor psi);
+  void step_recorded(Law& law, RecordedStep& recorded, const Physics& physics, const Noise& noise,
+                     std::uint64_t seed);
   bool fits(const Law& law, std::int64_t d_state) const;
 
   at::Tensor psi_;               // never changed in place: snapshots share it

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "compiled_law.hpp"
+#include "recorded_step.hpp"
 
 namespace atheria {
 namespace {
@@ -62,9 +63,19 @@ class TorchScriptLaw final : public Law {
   std::int64_t stride() const override { return stride_; }
   double vacuum_norm() const override { return vacuum_norm_; }
   std::string backend() const override { return "torchscript"; }
-  std::string why() const override { return why_; }
+  std::string why() const override { return recorded_ ? why_ + "; " + recorded_->how() : why_; }
+  RecordedStep* recorded() override { return recorded_.get(); }
   void set_why(std::string why) { why_ = std::move(why); }
   const torch::jit::Module& module() const { return module_; }
+
+  // From now on whole steps are recorded, and their fields lie channels last, as a device's convolutions like
+  // it.
+  void record_with(Recorder recorder) {
+    recorded_ = std::make_unique<RecordedStep>(std::move(recorder));
+    for (auto parameter : module_.parameters()) {
+      if (parameter.dim() == 4) parameter.set_data(parameter.contiguous(at::MemoryFormat::ChannelsLast));
+    }
+  }
 
  private:
   at::Tensor checked_delta(const at::Tensor& psi) {
@@ -88,6 +99,7 @@ class TorchScriptLaw final : public Law {
   std::int64_t stride_;
   double vacuum_norm_ = 0;
   std::string why_;
+  std::unique_ptr<RecordedStep> recorded_;
 };
 
 }  // namespace
@@ -96,7 +108,8 @@ Law::Advanced Law::advance(const at::Tensor& psi, const at::Tensor& memory, cons
                            const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
   auto output = forward(psi, memory);
   check_delta(output.delta, psi);
-  return {atheria::advance(psi, output.delta, physics, reference_energy, seed, step).contiguous(),
+  const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
+  return {atheria::advance(psi, output.delta, physics, reference_energy, fires).contiguous(),
           std::move(output.memory)};
 }
 
@@ -130,6 +143,12 @@ std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, con
   }
   const c10::InferenceMode inference;
   script->check(d_state);
+  if (options.recorder) {
+    script->set_why("libtorch runs on `device`=" + device.str() +
+                    "; the kernels of our own know the CPU alone");
+    script->record_with(options.recorder);
+    return script;
+  }
   if (options.backend == Backend::torchscript) {
     script->set_why("`backend` asks for it");
     return script;

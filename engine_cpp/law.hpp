@@ -6,6 +6,7 @@
 #include <torch/script.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -41,6 +42,8 @@ class CellKernel {
                     float* const* next, std::int32_t* largest) const = 0;
 };
 
+class RecordedStep;
+
 class Law {
  public:
   struct Output {
@@ -59,6 +62,9 @@ class Law {
   // The whole step before noise; see atheria::advance. A backend may fuse it.
   virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
                            const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step);
+
+  // What steps fields on a device as a whole, noise included; null where the caller puts a step together.
+  virtual RecordedStep* recorded() { return nullptr; }
 
   // R where the output at a cell depends on no cell further away; none where it does, or nobody knows.
   virtual std::optional<std::int64_t> receptive_radius() const { return {}; }
@@ -79,6 +85,14 @@ class Law {
 // Throws std::invalid_argument where a law's answer is not float32 of psi's shape.
 void check_delta(const at::Tensor& delta, const at::Tensor& psi);
 
+// Runs `step` a few times, each time into memory of its own, and keeps what the device did the last time:
+// `replay` does that again, in the same memory.
+struct Recording {
+  std::function<void()> replay;
+  std::string how;  // the steps are run
+};
+using Recorder = std::function<Recording(const std::function<void()>& step)>;
+
 enum class Backend : std::uint8_t { fastest, compiled, torchscript };
 
 // Throws std::invalid_argument for an unknown name.
@@ -88,6 +102,7 @@ struct LawOptions {
   Backend backend = Backend::fastest;
   Precision precision = Precision::fp32;
   std::optional<std::int64_t> receptive_radius;  // what its description says
+  Recorder recorder;                             // of whole steps by libtorch; none: they are not recorded
 };
 
 // Reads a TorchScript file and checks, on a small field, that it is a law: it maps (B, 2d, H, W) to its own

@@ -26,6 +26,8 @@ struct Noise {
   std::string name = "none";  // none, or a channel
   double level = 0.0;         // rate per step, [0, 1]; thermal: standard deviation
 
+  bool operator==(const Noise&) const = default;
+
   // Throws std::invalid_argument for an unknown name or a level outside its range.
   void check() const;
 

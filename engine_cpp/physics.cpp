@@ -41,6 +41,7 @@ void Physics::check() const {
 }
 
 at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::int64_t step) {
+  if (rate >= 1) return {};
   auto mask = at::empty({shape.universes, 1, shape.height, shape.width}, at::kFloat);
   auto* out = mask.data_ptr<float>();
   const auto threshold = static_cast<float>(rate);
@@ -79,12 +80,9 @@ at::Tensor normalised(const at::Tensor& phi, Normalise normalise, const at::Tens
 }  // namespace
 
 at::Tensor advance(const at::Tensor& psi, const at::Tensor& delta, const Physics& physics,
-                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
+                   const at::Tensor& reference_energy, const at::Tensor& fires) {
   auto phi = (1 - physics.gamma) * psi + delta;
-  if (physics.fire_rate < 1) {
-    const auto mask = fire_mask(Shape::of(psi), physics.fire_rate, seed, step).to(psi.device());
-    phi = psi + mask * (phi - psi);
-  }
+  if (fires.defined()) phi = psi + fires * (phi - psi);
   if (physics.epsilon > 0) {
     phi = phi * (energy_density(phi).sqrt() > physics.epsilon);
   }

@@ -20,6 +20,7 @@ std::string_view name_of(Normalise normalise);
 struct Harmonic {
   double level = 0.0;      // root mean square norm of a cell; 0: vacuum is read as it is
   std::int64_t reach = 0;  // of the law: further from matter, what it makes of vacuum does not count
+  bool operator==(const Harmonic&) const = default;
 };
 
 struct Physics {
@@ -32,14 +33,16 @@ struct Physics {
 
   // Throws std::invalid_argument where a value is outside its range.
   void check() const;
+  bool operator==(const Physics&) const = default;
 };
 
-// 1 where a cell updates, else 0: (B, 1, H, W) on the CPU.
+// 1 where a cell updates, else 0: (B, 1, H, W) on the CPU; undefined where the rate is 1.
 at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::int64_t step);
 
 // The state after one step, before noise. psi, delta: (B, 2d, H, W); reference_energy: (B, 1, 1, 1),
-// the energy that `global` normalisation restores.
+// the energy that `global` normalisation restores; fires: (B, 1, H, W), 1 where a cell updates, undefined
+// where all do.
 at::Tensor advance(const at::Tensor& psi, const at::Tensor& delta, const Physics& physics,
-                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step);
+                   const at::Tensor& reference_energy, const at::Tensor& fires);
 
 }  // namespace atheria

@@ -116,6 +116,11 @@ Observables observe_one(const Tiles& tiles) {
 
 }  // namespace
 
+void check_unbounded(const at::Device& device) {
+  require(device.is_cpu(), "unbounded universes run on the CPU alone, got `device`=" + device.str() +
+                               "; give a grid, or leave `device` cpu");
+}
+
 void check_unbounded(const Law& law, const Physics& physics) {
   const std::string refused = "this law cannot run in an unbounded universe: ";
   require(!law.has_memory(),
@@ -137,6 +142,11 @@ Unbounded::Unbounded(std::int64_t universes, std::int64_t d_state)
       now_(static_cast<std::size_t>(universes), Tiles(d_state)),
       next_(now_),
       reference_energy_(now_.size(), 0.0F) {}
+
+std::unique_ptr<Universe> Unbounded::moved(const at::Device& device) const {
+  check_unbounded(device);
+  return copy();
+}
 
 std::unique_ptr<Universe> Unbounded::copy() const {
   auto copied = std::make_unique<Unbounded>(universes(), d_state_);

@@ -18,12 +18,16 @@ inline constexpr std::int64_t largest_worthwhile_radius = 8;
 // must be local, without memory, and leave vacuum alone.
 void check_unbounded(const Law& law, const Physics& physics);
 
+// The same where the engine runs on another device than the CPU.
+void check_unbounded(const at::Device& device);
+
 class Unbounded final : public Universe {
  public:
   // Vacuum.
   Unbounded(std::int64_t universes, std::int64_t d_state);
 
   std::unique_ptr<Universe> copy() const override;
+  std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "unbounded"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
   std::int64_t step_count() const override { return step_count_; }

@@ -26,6 +26,9 @@ class Universe {
  public:
   virtual ~Universe() = default;
   virtual std::unique_ptr<Universe> copy() const = 0;
+
+  // A copy whose fields lie on a device. Throws std::invalid_argument where such a universe cannot be there.
+  virtual std::unique_ptr<Universe> moved(const at::Device& device) const = 0;
   virtual std::string kind() const = 0;  // grid | unbounded
 
   // One step; the counter of the randomness is step_count(). Throws std::overflow_error and leaves

@@ -7,6 +7,7 @@
 #include <complex>
 #include <numbers>
 
+#include "device_draws.hpp"
 #include "field.hpp"
 
 namespace atheria {
@@ -39,11 +40,15 @@ at::Tensor any_along(const at::Tensor& present, std::int64_t axis, std::int64_t 
   return sums.narrow(axis, 2 * margin + 1, size) > sums.narrow(axis, 0, size);
 }
 
+// Of int64 turns, taken modulo 2^32: float64.
+at::Tensor angle_of(const at::Tensor& turns) {
+  return turns.bitwise_and(std::int64_t{0xFFFFFFFF}).to(at::kDouble) * (2.0 * std::numbers::pi * 0x1p-32);
+}
+
 }  // namespace
 
 HarmonicVacuum::HarmonicVacuum(double level, std::int64_t d_state, std::uint64_t seed, std::int64_t step)
-    : scale_(level / std::sqrt(static_cast<double>(waves) * static_cast<double>(d_state))),
-      components_(static_cast<std::size_t>(d_state)) {
+    : scale_(scale(level, d_state)), components_(static_cast<std::size_t>(d_state)) {
   const auto time = static_cast<std::uint32_t>(step);
   for (std::size_t component = 0; component < components_.size(); ++component) {
     for (std::size_t wave = 0; wave < waves; ++wave) {
@@ -81,8 +86,7 @@ void HarmonicVacuum::fill(std::int64_t component, std::int64_t x, std::int64_t y
   }
 }
 
-at::Tensor with_vacuum(const at::Tensor& psi, double level, std::uint64_t seed, std::int64_t step) {
-  const auto shape = Shape::of(psi);
+at::Tensor vacuum_field(double level, const Shape& shape, std::uint64_t seed, std::int64_t step) {
   const HarmonicVacuum vacuum(level, shape.d_state, seed, step);
   const auto field = at::empty({1, 2 * shape.d_state, shape.height, shape.width}, at::kFloat);
   auto* const planes = field.data_ptr<float>();
@@ -92,11 +96,42 @@ at::Tensor with_vacuum(const at::Tensor& psi, double level, std::uint64_t seed, 
                   planes + (shape.d_state + i) * shape.cells());
     }
   });
-  return at::where(occupied(psi).unsqueeze(1), psi, field);
+  return field;
 }
 
-at::Tensor near_matter(const at::Tensor& psi, std::int64_t reach, bool torus) {
-  return any_along(any_along(occupied(psi).unsqueeze(1), 2, reach, torus), 3, reach, torus);
+at::Tensor vacuum_on_device(double level, const Shape& shape, std::uint64_t seed, const at::Tensor& step) {
+  const auto options = at::TensorOptions(at::kLong).device(step.device());
+  const auto index = at::arange(static_cast<std::int64_t>(HarmonicVacuum::waves), options);
+  const auto component = at::arange(shape.d_state, options);
+  const auto zero = at::zeros({1, 1}, options);
+  const auto [along_x, along_y, along_time, phase] =
+      philox({index.unsqueeze(1), component.unsqueeze(0), zero, zero + std::int64_t{stream::vacuum}}, seed);
+  const auto columns = along_x.unsqueeze(2) * at::arange(shape.width, options);
+  const auto rows =
+      along_y.unsqueeze(2) * at::arange(shape.height, options) + (along_time * step + phase).unsqueeze(2);
+  at::Tensor re, im;
+  for (std::size_t k = 0; k < HarmonicVacuum::waves; ++k) {
+    const auto wave = static_cast<std::int64_t>(k);
+    const auto across = angle_of(columns.select(0, wave)).unsqueeze(1);
+    const auto down = angle_of(rows.select(0, wave)).unsqueeze(2);
+    const auto wave_re = across.cos() * down.cos() - across.sin() * down.sin();
+    const auto wave_im = across.cos() * down.sin() + across.sin() * down.cos();
+    re = re.defined() ? re + wave_re : wave_re;
+    im = im.defined() ? im + wave_im : wave_im;
+  }
+  const auto scale = HarmonicVacuum::scale(level, shape.d_state);
+  return (at::cat({re, im}) * scale).to(at::kFloat).unsqueeze(0);
+}
+
+at::Tensor with_vacuum(const at::Tensor& psi, const at::Tensor& vacuum) {
+  return at::where(occupied(psi).unsqueeze(1), psi, vacuum);
+}
+
+at::Tensor where_near_matter(const at::Tensor& delta, const at::Tensor& psi, const Physics& physics) {
+  const auto reach = physics.harmonic.reach;
+  const bool torus = physics.boundary == "torus";
+  const auto near = any_along(any_along(occupied(psi).unsqueeze(1), 2, reach, torus), 3, reach, torus);
+  return delta.masked_fill(near.logical_not(), 0.0);
 }
 
 }  // namespace atheria

@@ -107,6 +107,19 @@ def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_devices_are_measured_and_compute_the_same(tmp_path: Path, device: str) -> None:
+    script = ROOT / "benchmarks/device.py"
+    small = ["--rounds", "1", "--sizes", "16", "--laws", "nca", "unet_convlstm", "--device", device]
+    subprocess.run([sys.executable, script, *small, "--docs", tmp_path], check=True, timeout=1200)
+    measured = json.loads((tmp_path / "device.json").read_text())
+    assert [row["law"] for row in measured["rows"]] == ["nca", "unet_convlstm"]
+    for row in measured["rows"]:
+        assert f"## {row['law']}, 16 x 16\n" in (tmp_path / "device.md").read_text()
+        assert all(numbers["same"] and numbers["minimum_ms"] > 0 for numbers in row["contenders"].values())
+
+
+@pytest.mark.slow
 def test_the_laws_of_scattered_cells_are_those_of_their_seed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,6 @@
 """Atheria's native engine. Use it through the package `atheria_core`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import numpy
@@ -21,7 +21,7 @@ class Snapshot:
     """A whole universe, kept by Engine.snapshot()."""
 
 class Engine:
-    def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32', backend: str = 'fastest') -> None: ...
+    def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32', backend: str = 'fastest', recorder: Callable[[Callable[[], None]], tuple[Callable[[], None], str]] | None = None) -> None: ...
 
     def _load_model(self, path: str, *, d_state: int | None, receptive_radius: int | None, training_grid: tuple[int, int] | None, gamma: float, epsilon: float, fire_rate: float, normalise: str, boundary: str, harmonic: float) -> None: ...
 

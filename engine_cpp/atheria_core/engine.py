@@ -19,7 +19,7 @@ class Engine(_Engine):
 
     Args:
         d_state: Components of a cell; None takes the artifact's.
-        device: ``cpu``.
+        device: ``cpu``, or ``cuda`` or ``cuda:N``: grids alone, by libtorch, each step a CUDA graph.
         threads: Threads of libtorch, in the whole process; 0 keeps their number.
         precision: ``fp32``, or ``bf16`` for the convolutions of a compiled law on a CPU that has it.
         backend: ``fastest``: compiled where it can be; or ``compiled`` or ``torchscript``, and no other.
@@ -33,7 +33,7 @@ class Engine(_Engine):
         precision: str = "fp32",
         backend: str = "fastest",
     ) -> None:
-        super().__init__(d_state, device, threads, precision, backend)
+        super().__init__(d_state, device, threads, precision, backend, _recorder(device))
         self._d_state = d_state
 
     @classmethod
@@ -93,3 +93,12 @@ class Engine(_Engine):
     def info(self) -> dict[str, Any]:
         """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
         return self._info()
+
+
+def _recorder(device: str) -> Any:
+    """What records steps on a device; None on the CPU, or where the name is no device's."""
+    if not device.startswith("cuda"):
+        return None
+    from .cuda_graphs import recorder
+
+    return recorder
