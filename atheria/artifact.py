@@ -71,7 +71,7 @@ class Description:
     stride: Annotated[int, Field(ge=1, le=4096)]
     has_memory: bool
     physics: PhysicsConfig
-    receptive_radius: Annotated[int, Field(ge=0)] | None
+    receptive_radius: Annotated[int, Field(ge=0, lt=2**31)] | None
     vacuum_stable: bool
     training_grid: Grid
     initial_state: InitialStateConfig

@@ -19,12 +19,14 @@ SCHEMA = ConfigDict(extra="forbid", strict=True)
 """Keys beyond the fields are refused, and nothing is converted but an integer to a float."""
 
 Schema = TypeVar("Schema")
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+"""A number of things, which the engine counts in 64 bits."""
 Components = Annotated[int, Field(ge=1, le=128)]
 """Complex components of a cell: more would run into the next stream of random numbers."""
 Universes = Annotated[int, Field(ge=1, le=2**24)]
 """Universes of a batch: more would wrap around the counter of random numbers."""
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+Threads = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class UserError(ValueError):
@@ -414,7 +416,7 @@ class RolloutConfig:
     film: Literal["mp4", "gif"] | None
     film_every: Positive
     film_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
-    threads: Annotated[int, Field(ge=0)]
+    threads: Threads
     device: str
     tracking: TrackingConfig
     output: str
@@ -449,7 +451,7 @@ class EvaluateConfig:
     seed: Seed
     initial_state: dict[str, Any]
     noise: NoiseConfig
-    threads: Annotated[int, Field(ge=0)]
+    threads: Threads
     device: str
     tracking: TrackingConfig
     output: str
@@ -473,7 +475,7 @@ class ViewConfig:
     noise: NoiseConfig
     play: bool
     speed: Annotated[float, Field(ge=0.1, le=1e6)] | None
-    threads: Annotated[int, Field(ge=0)]
+    threads: Threads
     device: str
     tracking: TrackingConfig
     port: Port

@@ -91,6 +91,8 @@ def test_a_mistake_ends_in_one_message_and_leaves_nothing(
         (["atheria.view"], "name the law by one of run_id=RUN_ID"),
         (["atheria.view", "law=none.pt", "open=false"], "there is no file 'none.pt'"),
         (["atheria.view", "law=a.pt", "port=70000"], "`port` must be less than or equal to 65535, got 70000"),
+        (["atheria.rollout", "law=a.pt", f"steps={2**63}"], "`steps` must be less than 9223372036854775808"),
+        (["atheria.rollout", "law=a.pt", f"threads={2**31}"], "`threads` must be less than 2147483648"),
         (["atheria.view", "law=a.pt", "speed=0"], "`speed` must be greater than or equal to 0.1, got 0"),
         (["atheria.rollout", "law=a@b"], "there is no store 'outputs/mlflow.db' here"),
         (["atheria.rollout", "best_of=a"], "there is no store 'outputs/mlflow.db' here"),

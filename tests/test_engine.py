@@ -615,6 +615,8 @@ def test_a_description_is_bounded(exported: Callable, tmp_path: Path) -> None:
         ({"training_grid": [10**9, 10**9]}, "`atheria.json.training_grid`"),
         ({"d_state": 10**9}, "`atheria.json.d_state`"),
         ({"schema": 99}, "`atheria.json.schema`"),
+        ({"receptive_radius": 2**31}, "`atheria.json.receptive_radius` must be less than"),
+        ({"initial_state": {"kind": "particles", "count": 2**63}}, "`atheria.json.initial_state.count` must"),
         ({"_target_": "os.system"}, "`atheria.json._target_` is not a key"),
     ):
         refused(ValueError, message, Engine().load_model, rewritten(change))
