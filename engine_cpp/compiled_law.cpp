@@ -73,9 +73,9 @@ class CompiledLaw final : public Law {
     return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
   }
 
-  void set_why(double error) {
+  void set_why(double error, const std::string& rounding) {
     why_ = "lowered to " + std::to_string(plan_.program().instructions.size()) + " instructions for " +
-           kernels().name + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
+           kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
            "; differs from libtorch by " + short_number(error) + " of the largest number, or of 1";
   }
 
@@ -213,6 +213,11 @@ Program lowered(Law& script, const torch::jit::Module& frozen, std::int64_t d_st
 
 Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& module, std::int64_t d_state,
                     Precision precision) {
+  std::string rounding;
+  if (precision == Precision::bf16 && !pairs_pay()) {
+    precision = Precision::fp32;
+    rounding = ", in float32, which is faster on this CPU than bfloat16";
+  }
   const double limit = precision == Precision::bf16 ? 0.1 : 1e-5;
   std::string why_not;
   try {
@@ -227,7 +232,7 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
       auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, precision, winograd);
       const auto error = law->error(d_state);
       if (!law->moves_vacuum(d_state) && error <= limit) {
-        law->set_why(error);
+        law->set_why(error, rounding);
         return {std::move(law), ""};
       }
       why_not = error > limit ? "our kernels differ from libtorch by " + short_number(error)

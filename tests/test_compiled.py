@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from .conftest import plain_torchscript
 from .test_parity import compare
 
 SEED = 2**63 + 99
-HAS_BF16 = "avx512_bf16" in Path("/proc/cpuinfo").read_text() and "bfloat16" in os.environ.get(
-    "ATHERIA_CPU", "bfloat16"
-)
+CPU = Path("/proc/cpuinfo").read_text()
+GAINS_FROM_BF16 = "avx512_bf16" in CPU and ("amx_bf16" in CPU or "GenuineIntel" not in CPU)
+LEAVES_BF16 = "avx512_bf16" in CPU and not GAINS_FROM_BF16 and "ATHERIA_CPU" not in os.environ
+TAKES_BF16 = "bfloat16" in os.environ["ATHERIA_CPU"] if "ATHERIA_CPU" in os.environ else GAINS_FROM_BF16
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 luck = st.randoms(use_true_random=False)
 
@@ -412,10 +414,9 @@ def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize("cpu", ["portable", "AVX2", "AVX-512 with bfloat16"])
 def test_the_kernels_of_other_cpus(cpu: str, tmp_path: Path) -> None:
     """What this CPU does not choose by itself is right, too."""
-    flags = Path("/proc/cpuinfo").read_text()
-    if cpu == "AVX2" and not ("avx2" in flags and "fma" in flags):
+    if cpu == "AVX2" and not ("avx2" in CPU and "fma" in CPU):
         pytest.skip("the CPU has no AVX2")
-    if cpu == "AVX-512 with bfloat16" and "amx_bf16" not in flags:
+    if cpu == "AVX-512 with bfloat16" and ("avx512_bf16" not in CPU or "GenuineIntel" not in CPU):
         pytest.skip("the CPU has none, or chooses them by itself")
     ended = with_kernels_of(
         cpu,
@@ -447,7 +448,7 @@ def products_in_bf16(
     return F.conv2d(padded, weights, bias.double()) + up
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")
+@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 @settings(many, max_examples=10)
 @given(st.sampled_from([1, 3, 8, 17, 24, 40]), st.integers(4, 40), st.integers(4, 40), luck)
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
@@ -473,7 +474,7 @@ def test_products_of_bf16_pairs(boundary: str, d_state: int, rows: int, columns:
     np.testing.assert_allclose(engine.state(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")
+@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 @pytest.mark.parametrize("activation", ["elu", "silu"])
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
 def test_a_norm_before_a_product_of_bf16(boundary: str, activation: str, tmp_path: Path) -> None:
@@ -506,7 +507,7 @@ def test_a_norm_before_a_product_of_bf16(boundary: str, activation: str, tmp_pat
     assert error.max() < 0.1
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="the CPU has no bfloat16")
+@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 def test_bf16_says_its_error_and_stays_near(tmp_path: Path) -> None:
     torch.manual_seed(0)
     body = "x = F.elu(F.conv2d(psi, self.a, None, 1, 1))\nreturn 0.1 * F.conv2d(x, self.b, None, 1, 1)"
@@ -522,3 +523,16 @@ def test_bf16_says_its_error_and_stays_near(tmp_path: Path) -> None:
         engine.step_native()
     error = np.abs(exact.state() - rounded.state()).max()
     assert 1e-6 < error < 0.02 * np.abs(exact.state()).max()
+
+
+@pytest.mark.skipif(not LEAVES_BF16, reason="the CPU has no bfloat16, or gains from it")
+def test_bf16_is_left_where_the_cpu_is_slower_at_it(exported: Callable) -> None:
+    _, path = exported("unet")
+    states = []
+    for precision in ("fp32", "bf16"):
+        engine = Engine(precision=precision)
+        engine.load_model(path)
+        engine.step_native(3)
+        states.append(engine.state())
+    assert ", in float32, which is faster on this CPU than bfloat16; differs" in engine.info()["why"]
+    assert np.array_equal(*states)

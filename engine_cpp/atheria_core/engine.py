@@ -21,7 +21,7 @@ class Engine(_Engine):
         d_state: Components of a cell; None takes the artifact's.
         device: ``cpu``, or ``cuda`` or ``cuda:N``: grids alone, by libtorch, each step a CUDA graph.
         threads: Threads of libtorch, in the whole process; 0 keeps their number.
-        precision: ``fp32``, or ``bf16`` for the convolutions of a compiled law on a CPU that has it.
+        precision: ``fp32``, or ``bf16`` for the convolutions of a compiled law, on a CPU that gains from it.
         backend: ``fastest``: compiled where it can be; or ``compiled`` or ``torchscript``, and no other.
     """
 

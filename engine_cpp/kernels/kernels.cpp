@@ -76,4 +76,18 @@ const Kernels& kernels() {
   return chosen;
 }
 
+bool pairs_pay() {
+  if (kernels().multiply_pairs == nullptr) return false;
+  if (std::getenv("ATHERIA_CPU") != nullptr) return true;
+#if defined(ATHERIA_AMX)
+  if (&kernels() == &amx_kernels) return true;
+#endif
+#if defined(ATHERIA_X86)
+  // Intel's take pairs at half the rate of float32, and float32 has Winograd's algorithm besides.
+  return __builtin_cpu_is("intel") == 0;
+#else
+  return true;
+#endif
+}
+
 }  // namespace atheria

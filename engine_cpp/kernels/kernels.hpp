@@ -136,4 +136,8 @@ constexpr std::int64_t overread = 64;  // floats
 
 const Kernels& kernels();
 
+// Whether products of pairs of bfloat16 take less time on this CPU than those of float32. Kernels that were
+// chosen by hand are taken at their word.
+bool pairs_pay();
+
 }  // namespace atheria
