@@ -14,6 +14,10 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 constexpr std::int64_t widest_vector = 16;
 constexpr std::int64_t unit = 48;  // cells that a kernel takes at once, at most
 
+std::int64_t whole_vectors(std::int64_t cells) {
+  return (cells + widest_vector - 1) / widest_vector * widest_vector;
+}
+
 // Whole rows of a grid, or a part of one.
 struct Chunk {
   std::int64_t y, x, height, width;
@@ -27,7 +31,11 @@ struct Cut {
 
   Cut(std::int64_t grid_height, std::int64_t grid_width, std::int64_t capacity)
       : height(grid_height), width(grid_width), columns(std::min(grid_width, capacity)) {
-    if (width > capacity) return;
+    if (width > capacity) {
+      const auto parts = (width + capacity - 1) / capacity;
+      columns = whole_vectors((width + parts - 1) / parts);
+      return;
+    }
     double best = 0;
     for (std::int64_t r = 1; r <= std::min(height, capacity / width); ++r) {
       const auto cells = r * width;
@@ -39,20 +47,26 @@ struct Cut {
     }
   }
 
-  std::int64_t across() const { return (width + columns - 1) / columns; }
-  std::int64_t count() const { return across() * ((height + rows - 1) / rows); }
+  std::int64_t down() const { return (height + rows - 1) / rows; }
+  std::int64_t count() const { return down() * ((width + columns - 1) / columns); }
+  // One below the other, so that they share the rows between them.
   Chunk chunk(std::int64_t i) const {
-    const auto y = i / across() * rows;
-    const auto x = i % across() * columns;
+    const auto y = i % down() * rows;
+    const auto x = i / down() * columns;
     return {y, x, std::min(rows, height - y), std::min(columns, width - x)};
   }
 };
+
+bool all_have_halo(const std::vector<Place>& sources, bool wanted) {
+  return std::all_of(sources.begin(), sources.end(),
+                     [&](const Place& place) { return place.has_halo == wanted; });
+}
 
 // Runs the region and deals with what it makes; of one thread.
 class Worker {
  public:
   Worker(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
-         const Layout& grid, bool torus, const Finish& finish, RegionRun& runner, std::int64_t capacity)
+         const Layout& grid, bool torus, const Finish& finish, RegionRun& runner, const Cut& cut)
       : region_(region),
         sources_(sources),
         targets_(targets),
@@ -60,14 +74,20 @@ class Worker {
         torus_(torus),
         finish_(finish),
         runner_(runner),
+        cut_(cut),
         cells_(sources.size()),
         neighbours_(sources.size()),
-        packed_size_((capacity + widest_vector - 1) / widest_vector * widest_vector) {
-    // Room for the rows above and below, and for the margins of every row, which are one cell wide at least.
-    tile_size_ = (capacity + 2 * region.reach) * (2 * region.reach + 1) + 2 * region.reach * grid.width;
+        packed_size_(whole_vectors(region.chunk())),
+        strip_stride_(whole_vectors(region.reach) + whole_vectors(cut.columns + region.reach)) {
     const auto count = static_cast<std::int64_t>(sources.size());
-    packed_ = runner.tile(count * (packed_size_ + tile_size_));
-    tiles_ = packed_ + count * packed_size_;
+    if (region.reach > 0 && !all_have_halo(sources, true)) {
+      constexpr std::int64_t cache = 384 * 1024 / static_cast<std::int64_t>(sizeof(float));
+      const auto rows = cache / (count * strip_stride_) - 2 * region.reach;
+      strip_rows_ = std::max(rows / cut.rows * cut.rows, cut.rows);
+      strip_size_ = (strip_rows_ + 2 * region.reach) * strip_stride_;
+    }
+    packed_ = runner.tile(count * (packed_size_ + strip_size_));
+    strips_ = packed_ + count * packed_size_;
     if (finish.out != nullptr) {
       psi_.resize(finish.psi->size());
       delta_.resize(finish.psi->size());
@@ -75,8 +95,28 @@ class Worker {
     }
   }
 
-  // Planes that are run through from end to end, margins and all.
-  void run_whole(std::int64_t first, std::int64_t cells) {
+  // Cells first..last-1 of planes that are run through from end to end, margins and all.
+  void run_whole(std::int64_t first, std::int64_t last) {
+    for (const auto capacity = region_.chunk(); first < last; first += capacity) {
+      run_part(first, std::min(capacity, last - first));
+    }
+  }
+
+  // Chunks begin..end-1 of the cut.
+  void run(std::int64_t begin, std::int64_t end) {
+    strip_ = {};
+    const auto last = cut_.chunk(end - 1);
+    for (auto i = begin; i < end; ++i) {
+      const auto chunk = cut_.chunk(i);
+      const auto below = chunk.x == last.x ? last.y + last.height : cut_.height;
+      run(chunk, below - chunk.y);
+    }
+  }
+
+  const Tally& tally() const { return tally_; }
+
+ private:
+  void run_part(std::int64_t first, std::int64_t cells) {
     for (std::size_t s = 0; s < cells_.size(); ++s) cells_[s] = sources_[s].first - grid_.first() + first;
     runner_.run(cells_.data(), nullptr, 0, 1, cells);
     for (const auto& target : targets_) {
@@ -85,10 +125,10 @@ class Worker {
     }
   }
 
-  void run(const Chunk& chunk) {
+  // rows: of the chunk and of those below it that come next.
+  void run(const Chunk& chunk, std::int64_t rows) {
     for (std::size_t s = 0; s < sources_.size(); ++s) cells_[s] = packed(s, chunk);
-    const auto stride = chunk.width + 2 * region_.reach;
-    if (region_.reach > 0) gather(chunk, stride);
+    const auto stride = region_.reach > 0 ? find_neighbours(chunk, rows) : 0;
     runner_.run(cells_.data(), neighbours_.data(), stride, chunk.height, chunk.width);
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
@@ -100,9 +140,6 @@ class Worker {
     if (finish_.out != nullptr) finish(chunk);
   }
 
-  const Tally& tally() const { return tally_; }
-
- private:
   // A source's cells one after the other: where they are, if nothing is read beyond the last one.
   const float* packed(std::size_t source, const Chunk& chunk) const {
     const auto& from = sources_[source];
@@ -116,26 +153,45 @@ class Worker {
     return to;
   }
 
-  // Copies each source's cells with their neighbours, `stride` apart.
-  void gather(const Chunk& chunk, std::int64_t stride) {
-    const auto reach = region_.reach;
-    for (auto dy = -reach; dy < chunk.height + reach; ++dy) {
-      const auto y = chunk.y + dy;
-      const auto inside = torus_ ? wrapped(y, grid_.height) : y;
+  // Where each source's cells lie among their neighbours, and how far apart their rows: in place, where all
+  // have margins, or in a copy of this chunk and of those below it.
+  std::int64_t find_neighbours(const Chunk& chunk, std::int64_t rows) {
+    if (strip_rows_ == 0) {
       for (std::size_t s = 0; s < sources_.size(); ++s) {
-        const auto& from = sources_[s];
-        float* const to = tiles_ + static_cast<std::int64_t>(s) * tile_size_ + (dy + reach) * stride;
+        neighbours_[s] = sources_[s].first + chunk.y * sources_[s].stride + chunk.x;
+      }
+      return sources_[0].stride;
+    }
+    const bool holds =
+        strip_.x == chunk.x && strip_.y <= chunk.y && chunk.y + chunk.height <= strip_.y + strip_.height;
+    if (!holds) gather({chunk.y, chunk.x, std::min(rows, strip_rows_), chunk.width});
+    for (std::size_t s = 0; s < sources_.size(); ++s) neighbours_[s] = strip_row(s, chunk.y - strip_.y);
+    return strip_stride_;
+  }
+
+  // The first cell of a source's row in the strip, counted from the first one that is no neighbour's.
+  float* strip_row(std::size_t source, std::int64_t row) const {
+    return strips_ + static_cast<std::int64_t>(source) * strip_size_ + (row + region_.reach) * strip_stride_ +
+           whole_vectors(region_.reach);
+  }
+
+  void gather(const Chunk& strip) {
+    strip_ = strip;
+    const auto reach = region_.reach;
+    for (std::size_t s = 0; s < sources_.size(); ++s) {
+      const auto& from = sources_[s];
+      for (auto row = -reach; row < strip.height + reach; ++row) {
+        const auto y = strip.y + row;
+        const auto inside = torus_ ? wrapped(y, grid_.height) : y;
+        float* const to = strip_row(s, row);
         if (from.has_halo) {
-          copy(from.first + y * from.stride + chunk.x - reach, stride, to);
+          copy(from.first + y * from.stride + strip.x - reach, strip.width + 2 * reach, to - reach);
         } else if (inside < 0 || inside >= grid_.height) {
-          std::fill(to, to + stride, 0.0F);
+          std::fill(to - reach, to + strip.width + reach, 0.0F);
         } else {
-          copy_bare(from.first + inside * from.stride, chunk.x, chunk.width, to);
+          copy_bare(from.first + inside * from.stride, strip.x, strip.width, to);
         }
       }
-    }
-    for (std::size_t s = 0; s < sources_.size(); ++s) {
-      neighbours_[s] = tiles_ + static_cast<std::int64_t>(s) * tile_size_ + reach * stride + reach;
     }
   }
 
@@ -147,10 +203,10 @@ class Worker {
     const auto reach = region_.reach;
     const auto left = std::min(reach, x);
     const auto right = std::min(reach, grid_.width - x - width);
-    copy(row + x - left, left + width + right, to + reach - left);
-    for (auto i = left + 1; i <= reach; ++i) to[reach - i] = torus_ ? row[wrapped(x - i, grid_.width)] : 0.0F;
+    copy(row + x - left, left + width + right, to - left);
+    for (auto i = left + 1; i <= reach; ++i) to[-i] = torus_ ? row[wrapped(x - i, grid_.width)] : 0.0F;
     for (auto i = right; i < reach; ++i) {
-      to[reach + width + i] = torus_ ? row[wrapped(x + width + i, grid_.width)] : 0.0F;
+      to[width + i] = torus_ ? row[wrapped(x + width + i, grid_.width)] : 0.0F;
     }
   }
 
@@ -191,17 +247,15 @@ class Worker {
   bool torus_;
   const Finish& finish_;
   RegionRun& runner_;
+  const Cut& cut_;
   std::vector<const float*> cells_, neighbours_, psi_, delta_;
   std::vector<float*> out_;
-  std::int64_t packed_size_, tile_size_;
-  float *packed_, *tiles_;
+  std::int64_t packed_size_;
+  std::int64_t strip_stride_, strip_rows_ = 0, strip_size_ = 0;  // no rows: sources are read in place
+  Chunk strip_{};
+  float *packed_, *strips_;
   Tally tally_;
 };
-
-bool all_have_halo(const std::vector<Place>& sources, bool wanted) {
-  return std::all_of(sources.begin(), sources.end(),
-                     [&](const Place& place) { return place.has_halo == wanted; });
-}
 
 }  // namespace
 
@@ -209,6 +263,9 @@ Tally run_region(const Region& region, const std::vector<Place>& sources, const 
                  const Layout& grid, bool torus, const Finish& finish,
                  const std::function<RegionRun&(std::size_t thread)>& runner) {
   const auto capacity = region.chunk();
+  // Where rows do not matter, the grid is one long row.
+  const bool is_one_row = region.reach == 0 && targets.empty() && all_have_halo(sources, false);
+  const Cut cut(is_one_row ? 1 : grid.height, is_one_row ? grid.height * grid.width : grid.width, capacity);
   std::vector<std::unique_ptr<Worker>> workers(
       at(most_threads()));  // one for each thread, made where it runs
   const auto in_parallel = [&](std::int64_t count, const auto& work) {
@@ -216,23 +273,20 @@ Tally run_region(const Region& region, const std::vector<Place>& sources, const 
       const auto thread = at(thread_index());
       auto& worker = workers.at(thread);
       if (!worker) {
-        worker =
-            std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), capacity);
+        worker = std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), cut);
       }
-      for (auto i = begin; i < end; ++i) work(*worker, i);
+      work(*worker, begin, end);
     });
   };
   const bool finishes = finish.out != nullptr;
   if (region.reach == 0 && !finishes && all_have_halo(sources, true)) {
     const auto cells = grid.size();
-    in_parallel((cells + capacity - 1) / capacity, [&](Worker& worker, std::int64_t i) {
-      worker.run_whole(i * capacity, std::min(capacity, cells - i * capacity));
+    in_parallel((cells + capacity - 1) / capacity, [&](Worker& worker, std::int64_t begin, std::int64_t end) {
+      worker.run_whole(begin * capacity, std::min(end * capacity, cells));
     });
   } else {
-    // Where rows do not matter, the grid is one long row.
-    const bool is_one_row = region.reach == 0 && targets.empty() && all_have_halo(sources, false);
-    const Cut cut(is_one_row ? 1 : grid.height, is_one_row ? grid.height * grid.width : grid.width, capacity);
-    in_parallel(cut.count(), [&](Worker& worker, std::int64_t i) { worker.run(cut.chunk(i)); });
+    in_parallel(cut.count(),
+                [](Worker& worker, std::int64_t begin, std::int64_t end) { worker.run(begin, end); });
   }
   for (const auto& target : targets) {
     if (target.needs_halo) fill_halo(target.plane, grid, torus);

@@ -41,8 +41,8 @@ inline Vector activate(Activation activation, float alpha, Vector x) {
 template <class Use>
 inline void with_activation(const Affine& a, Use use) {
   const auto [centre, scale, shift, activation, alpha] = a;
-  if (activation == Activation::elu) {
-    use([=](Vector x) { return elu((x - centre) * scale + shift, alpha); });
+  if (activation == Activation::elu && alpha == 1.0F) {
+    use([=](Vector x) { return elu((x - centre) * scale + shift); });
   } else {
     use([=](Vector x) { return activate(activation, alpha, (x - centre) * scale + shift); });
   }
@@ -92,14 +92,14 @@ inline void multiply_block(const typename Kind::Task& task, const typename Kind:
     }
   }
   const auto activation = task.activation;
+  const bool is_usual = activation == Activation::elu && task.alpha == 1.0F;
   const auto rows = task.outputs - output < block_outputs ? task.outputs - output : block_outputs;
   if (activation != Activation::none) {
 #pragma GCC unroll 8
     for (std::int64_t o = 0; o < block_outputs; ++o) {
 #pragma GCC unroll 3
       for (std::int64_t v = 0; v < vectors; ++v) {
-        sums[o][v] = activation == Activation::elu ? elu(sums[o][v], task.alpha)
-                                                   : activate(activation, task.alpha, sums[o][v]);
+        sums[o][v] = is_usual ? elu(sums[o][v]) : activate(activation, task.alpha, sums[o][v]);
       }
     }
   }

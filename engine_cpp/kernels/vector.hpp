@@ -79,10 +79,10 @@ inline Vector from_sum_of_bits(Integers a, Integers b, int shift_of_b) {
 // Adding and taking it away rounds to an integer, which is then in the low bits of the sum.
 constexpr float rounder = 12582912.0F;  // 1.5 * 2^23
 
-// exp of x <= 88; about 0 below -87. What is no number is for the callers to keep.
+// exp of -87 to 88. What is no number is for the callers to keep.
 #if defined(__AVX512F__)
 // 2^t, t = j/16 + f: the table holds 2^(j/16), less what the shift of the integer adds to its fraction.
-inline Vector exp_bounded(Vector x) {
+inline Vector exp_within(Vector x) {
   constexpr float log2e = 1.44269504F;
   alignas(64) constexpr std::int32_t table[16] = {0x3F800000,
                                                   0x3F85AAC3 - 0x080000,
@@ -100,9 +100,8 @@ inline Vector exp_bounded(Vector x) {
                                                   0x3FE0CCDF - 0x680000,
                                                   0x3FEAC0C7 - 0x700000,
                                                   0x3FF5257D - 0x780000};
-  const Vector bounded = larger(x, splat(-87.0F));
-  const Vector shifted = bounded * (16 * log2e) + rounder;
-  const Vector f = bounded * (16 * log2e) - (shifted - rounder);
+  const Vector shifted = x * (16 * log2e) + rounder;
+  const Vector f = x * (16 * log2e) - (shifted - rounder);
   // 2^(f/16) on [-1/2, 1/2], minimax; relative error 4.3e-7, and less near 0.
   Vector p = splat(2.402264708e-1F / 256);
   p = p * f + 6.931877221e-1F / 16;
@@ -111,11 +110,10 @@ inline Vector exp_bounded(Vector x) {
   return from_sum_of_bits(reinterpret_cast<Integers>(entry), bits(shifted), 19) * p;
 }
 #else
-inline Vector exp_bounded(Vector x) {
+inline Vector exp_within(Vector x) {
   constexpr float log2e = 1.44269504F;
-  const Vector bounded = larger(x, splat(-87.0F));
-  const Vector shifted = bounded * log2e + rounder;
-  const Vector f = bounded * log2e - (shifted - rounder);
+  const Vector shifted = x * log2e + rounder;
+  const Vector f = x * log2e - (shifted - rounder);
   // 2^f on [-1/2, 1/2], minimax; relative error 2e-7.
   Vector p = splat(1.32647267e-3F);
   p = p * f + 9.67151268e-3F;
@@ -127,6 +125,9 @@ inline Vector exp_bounded(Vector x) {
 }
 #endif
 
+// exp of x <= 88; about 0 below -87.
+inline Vector exp_bounded(Vector x) { return exp_within(larger(x, splat(-87.0F))); }
+
 inline Vector exponential(Vector x) {
   // Half of the largest numbers, twice: 2^128 is none.
   const Vector half = exp_bounded(x > 88.0F ? x - 0.693147181F : x);
@@ -136,6 +137,16 @@ inline Vector exponential(Vector x) {
 }
 
 inline Vector elu(Vector x, float alpha) { return x <= 0.0F ? alpha * exp_bounded(x) - alpha : x; }
+
+// Of alpha 1: exp(x) - 1 is no less than x, and exp(-x) - 1 less than a positive one.
+inline Vector elu(Vector x) {
+#if defined(__AVX512DQ__)
+  constexpr int minus_the_nearer_to_0 = 0b1110;
+  return larger(exp_within(_mm512_range_ps(x, splat(87.0F), minus_the_nearer_to_0)) - 1.0F, x);
+#else
+  return elu(x, 1.0F);
+#endif
+}
 
 inline Vector sigmoid(Vector x) {
   const Vector r = 1.0F / (1.0F + exp_bounded(-x > 88.0F ? splat(88.0F) : -x));
