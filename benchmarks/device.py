@@ -14,7 +14,7 @@ import platform
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import rollout
@@ -78,7 +78,10 @@ class CompiledThere(There):
 
     key = "compile"
     name = "torch.compile, CUDA graphs"
-    formats: ClassVar[tuple[torch.memory_format, ...]] = (torch.contiguous_format, torch.channels_last)
+
+    def prepare(self, law: Law, physics: PhysicsConfig, psi: Tensor) -> None:
+        torch._dynamo.reset()  # else it counts the steps of other laws as recompilations of this one
+        super().prepare(law, physics, psi)
 
     def compiled(self, step: Step) -> Callable[..., Any]:
         graphed = torch.compile(step.to(DEVICE), fullgraph=True, dynamic=False, mode="reduce-overhead")

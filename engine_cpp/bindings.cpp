@@ -47,6 +47,12 @@ class InterruptCheck {
   std::chrono::steady_clock::time_point next_ = std::chrono::steady_clock::now() + patience;
 };
 
+template <typename Work>
+auto without_gil(Work work) {
+  const nb::gil_scoped_release released;
+  return work();
+}
+
 // A Python object that may be let go of by a thread that does not hold the GIL.
 std::shared_ptr<nb::object> shared(nb::object object) {
   return {new nb::object(std::move(object)), [](nb::object* kept) {
@@ -60,8 +66,8 @@ atheria::Recorder bound(const nb::object& recorder) {
   if (recorder.is_none()) return {};
   return [record = shared(recorder)](const std::function<void()>& step) -> atheria::Recording {
     const nb::gil_scoped_acquire acquired;
-    const auto [replay, how] =
-        nb::cast<std::pair<nb::object, std::string>>((*record)(nb::cpp_function([step] { step(); })));
+    const auto [replay, how] = nb::cast<std::pair<nb::object, std::string>>(
+        (*record)(nb::cpp_function([step] { without_gil(step); })));
     return {[kept = shared(replay)] {
               const nb::gil_scoped_acquire held;
               (*kept)();
@@ -165,12 +171,6 @@ nb::dict to_dict(const atheria::Info& info) {
   result["universe"] = info.universe.empty() ? nb::none() : nb::cast(info.universe);
   result["evaluated_cells"] = info.evaluated_cells;
   return result;
-}
-
-template <typename Work>
-auto without_gil(Work work) {
-  const nb::gil_scoped_release released;
-  return work();
 }
 
 }  // namespace

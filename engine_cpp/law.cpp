@@ -68,13 +68,13 @@ class TorchScriptLaw final : public Law {
   void set_why(std::string why) { why_ = std::move(why); }
   const torch::jit::Module& module() const { return module_; }
 
-  // From now on whole steps are recorded, and their fields lie channels last, as a device's convolutions like
-  // it.
+  // From now on whole steps are recorded. What does not depend on the field is computed once and for all:
+  // some of it, as the exponential of a matrix, waits for the device.
   void record_with(Recorder recorder) {
     recorded_ = std::make_unique<RecordedStep>(std::move(recorder));
-    for (auto parameter : module_.parameters()) {
-      if (parameter.dim() == 4) parameter.set_data(parameter.contiguous(at::MemoryFormat::ChannelsLast));
-    }
+    std::vector<std::string> kept;
+    if (has_memory_) kept.emplace_back("initial_memory");
+    module_ = torch::jit::freeze(module_, kept);
   }
 
  private:

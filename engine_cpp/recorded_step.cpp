@@ -10,6 +10,9 @@
 namespace atheria {
 
 RecordedStep::Outputs RecordedStep::compute(Law& law) const {
+  // Whoever records may have left the caller's mode, and must not round products.
+  const c10::InferenceMode inference;
+  const at::NoTF32Guard exact;
   const auto& [physics, noise, seed] = *rules_;
   const auto shape = Shape::of(psi_);
   const bool is_harmonic = physics.harmonic.level > 0;
@@ -32,7 +35,7 @@ void RecordedStep::record(Law& law, const State& state, const Rules& rules) {
   rules_.reset();
   replay_ = nullptr;
   outputs_ = {};
-  psi_ = at::empty_like(state.psi, at::MemoryFormat::ChannelsLast).copy_(state.psi);
+  psi_ = state.psi.clone();
   memory_ = state.memory.defined() ? state.memory.clone() : at::Tensor();
   reference_energy_ = state.reference_energy.clone();
   step_ = at::full({}, state.step, at::TensorOptions(at::kLong).device(psi_.device()));

@@ -81,9 +81,23 @@ def test_a_device_agrees_with_python(
     boundary = "zeros" if gamma and name != "quantum_walk" else "torus"
     physics = PhysicsConfig(gamma, epsilon, normalise, fire_rate, boundary)
     law, engine = loaded(name, physics)
-    worst, excepted = compare(engine, Dynamics(law, physics, SEED), random_field(name), states=8)
+    dynamics = Dynamics(law, physics, SEED)
+    if name == "snn_unet" and engine.info()["device"] != "cpu":
+        spikes_agree(engine, dynamics, random_field(name))
+        return
+    cellwise = normalise == "cell" and engine.info()["device"] != "cpu"
+    worst, excepted = compare(engine, dynamics, random_field(name), 8, before_normalising=cellwise)
     assert worst <= 1e-5
     assert excepted <= 4
+
+
+def spikes_agree(engine: Engine, dynamics: Dynamics, psi: torch.Tensor) -> None:
+    """A membrane within rounding of its threshold may spike on one device alone."""
+    engine.seed = dynamics.seed
+    engine.set_state(psi.numpy())
+    engine.step_native()
+    error = np.abs(engine.state() - dynamics.step(dynamics.start(psi)).psi.numpy())
+    assert np.quantile(error, 0.9) <= 1e-5
 
 
 @pytest.mark.parametrize("channel", registry.names("atheria.noise"))
@@ -162,8 +176,9 @@ def test_what_is_outside_a_step_works_on_a_device(make, exported: Callable) -> N
         coordinates, amplitudes = engine.cells(universe=1)
         seen.append((after, engine.window(-2, 5, 6, 6, 1), coordinates, amplitudes, engine.state_at(5, 6, 1)))
         assert len(engine.rollout(0, 1, stop=["fixed_point"])) == 1
+    rounding = 1e-4 if engines[1].info()["device"] == "cpu" else 1e-3  # of seven steps
     for of_cpu, of_device in zip(*seen, strict=True):
-        np.testing.assert_allclose(of_device, of_cpu, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(of_device, of_cpu, atol=rounding, rtol=0)
     for one, other in ((engines[0], engines[1]), (engines[1], engines[0])):
         one.restore(other.snapshot())
         state = one.state()
@@ -208,7 +223,10 @@ def test_an_explosion_keeps_the_state_before_it_on_a_device(make, tmp_path: Path
 class Hurried(TorchDispatchMode):
     """Notes every operator that would make the CPU wait for a device, or bring a number from one to it."""
 
-    waiting = r"(item|_local_scalar_dense|nonzero|is_nonzero|equal|scalar_tensor|lift_fresh)\b|where\.Scalar"
+    waiting = (
+        r"(item|_local_scalar_dense|nonzero|is_nonzero|equal|scalar_tensor|lift_fresh|linalg_.*|matrix_exp"
+        r"|index|masked_select|unique.*)\b|where\.Scalar"
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,7 +249,8 @@ def test_a_recorded_step_never_waits(exported: Callable, channel: str) -> None:
             step()
         return step, "watched"
 
-    for name, harmonic in (("unet", 0.0), ("unet_convlstm", 0.0), ("nca", 0.1)):
+    laws = [(name, 0.0) for name in (MODELS if channel == "none" else ["mlp"])]
+    for name, harmonic in (*laws, ("nca", 0.1)):
         physics = PhysicsConfig(0.1, 0.05, "global", 0.5, "torus", harmonic)
         _, path = exported(name, physics)
         engine = StandIn(watched)
@@ -295,7 +314,7 @@ def test_every_law_is_replayed_as_a_cuda_graph(exported: Callable, name: str) ->
     engine.load_model(path)
     engine.set_noise("amplitude_damping", 0.1)
     engine.step_native(3)
-    assert engine.info()["device"] == "cuda"
+    assert engine.info()["device"] == f"cuda:{torch.cuda.current_device()}"
     assert "replayed as a CUDA graph" in engine.info()["why"]
 
 
@@ -313,6 +332,48 @@ def test_a_law_that_waits_is_stepped_without_a_graph(tmp_path: Path) -> None:
     engine.step_native(2)
     np.testing.assert_allclose(engine.state(), 2.25)
     assert "launched one by one, as its step cannot be recorded" in engine.info()["why"]
-    before = torch.backends.cudnn.conv.fp32_precision
+    assert "called a synchronizing CUDA operation" in engine.info()["why"]
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
-    assert torch.backends.cudnn.conv.fp32_precision == before
+    torch.randn(3, device="cuda")  # as a capture that has begun and failed would not let it
+
+
+@pytest.mark.gpu
+def test_vacuum_beyond_a_laws_reach_stays_vacuum_on_a_device(exported: Callable) -> None:
+    _, path = exported("unet pixel")
+    engine = Engine(device="cuda")
+    engine.load_model(path)
+    engine.reset("zeros", 0, (128, 128))
+    engine.add_particle(64, 64, [1, 2j, -1])
+    engine.step_native()
+    field = np.abs(engine.state()[0]).sum(axis=0)
+    field[64 - 31 : 64 + 32, 64 - 31 : 64 + 32] = 0
+    assert not field.any()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="one CUDA device")
+def test_two_devices_side_by_side(exported: Callable) -> None:
+    _, path = exported("nca")
+    engines = [Engine(device=f"cuda:{index}") for index in range(2)]
+    for engine in engines:
+        engine.load_model(path)
+        engine.step_native(3)
+        assert "replayed as a CUDA graph" in engine.info()["why"]
+    assert np.array_equal(*(engine.state() for engine in engines))
+
+
+@pytest.mark.gpu
+def test_others_graphs_and_settings_are_left_alone(exported: Callable) -> None:
+    """A graph of a caller's outside inference mode, and what torch rounds convolutions to."""
+    _, path = exported("unet")
+    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.deterministic
+    engine = Engine(device="cuda")
+    engine.load_model(path)
+    engine.step_native(2)
+    assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cudnn.deterministic) == before
+    graph, x = torch.cuda.CUDAGraph(), torch.zeros(4, device="cuda")
+    with torch.cuda.graph(graph):
+        y = x + torch.randn(4, device="cuda")
+    graph.replay()
+    assert y.abs().sum() > 0
+    engine.step_native(2)

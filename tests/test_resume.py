@@ -220,8 +220,11 @@ def test_a_finished_run_is_said_to_have_finished_and_can_be_made_longer() -> Non
     assert (finished.run_id, finished.law, finished.best) == (run.run_id, run.law, run.best)
     longer = train([*STEADY, "trainer.episodes=8", "trainer.resume=auto"])
     assert longer.run_id == run.run_id
-    other = train([*SHORT, "seed=3", "trainer.resume=auto"])
-    assert other.run_id != run.run_id
+    other_physics = ["physics.harmonic=0.1"]
+    for other in (["seed=3"], other_physics):
+        begun = train([*SHORT, *other, "trainer.resume=auto"])
+        assert begun.run_id != run.run_id
+    assert train([*SHORT, *other_physics, "trainer.resume=auto"]).run_id == begun.run_id
 
 
 def test_it_goes_on_from_the_store_where_the_folder_is_gone() -> None:

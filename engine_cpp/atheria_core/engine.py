@@ -33,7 +33,13 @@ class Engine(_Engine):
         precision: str = "fp32",
         backend: str = "fastest",
     ) -> None:
-        super().__init__(d_state, device, threads, precision, backend, _recorder(device))
+        recorder = None
+        if isinstance(device, str) and device.startswith("cuda"):
+            from . import cuda_graphs
+
+            device = cuda_graphs.resolved(device)
+            recorder = cuda_graphs.recorder(device)
+        super().__init__(d_state, device, threads, precision, backend, recorder)
         self._d_state = d_state
 
     @classmethod
@@ -93,12 +99,3 @@ class Engine(_Engine):
     def info(self) -> dict[str, Any]:
         """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
         return self._info()
-
-
-def _recorder(device: str) -> Any:
-    """What records steps on a device; None on the CPU, or where the name is no device's."""
-    if not device.startswith("cuda"):
-        return None
-    from .cuda_graphs import recorder
-
-    return recorder
