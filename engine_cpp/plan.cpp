@@ -41,9 +41,6 @@ class RegionBuilder {
     for (const auto& stencil : instruction.stencils) {
       for (const auto& tap : stencil.taps) op.a.push_back(operand(tap.plane, tap.dy, tap.dx));
     }
-    const auto external = [](const Operand& x) { return !x.is_local; };
-    op.reads_sources =
-        std::any_of(op.a.begin(), op.a.end(), external) || std::any_of(op.b.begin(), op.b.end(), external);
     if (instruction.op == Op::convolve) {
       const auto block = kernels().block;
       op.weights = pack_weights(instruction.weight, instruction.channels,

@@ -16,6 +16,14 @@ std::int64_t Region::chunk() const {
   return std::clamp<std::int64_t>(cache / wanted / unit * unit, 2 * unit, 8 * unit);
 }
 
+std::int64_t Region::rows_ahead() const {
+  std::int64_t count = 0;
+  for (const auto& op : operators) {
+    if (reach > 0 && op.instruction.op == Op::stencil) count += op.instruction.channels;
+  }
+  return count;
+}
+
 std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
                                 std::int64_t block) {
   const auto blocks = (outputs + block - 1) / block;
@@ -36,19 +44,13 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
 
 RegionRun::RegionRun(const Region& region)
     : region_(region), capacity_(region.chunk()), scratch_(region.rows * capacity_) {
+  for (std::int64_t local = 0; local < region.rows; ++local) rows_.push_back(scratch_row(local));
   for (const auto& op : region.operators) {
-    const auto& instruction = op.instruction;
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());
     terms_.emplace_back(op.a.size());
     auto& out = out_.emplace_back();
-    for (std::int64_t c = 0; c < instruction.channels; ++c) out.push_back(row(op.first_row + c));
-    for (std::size_t i = 0; i < op.a.size(); ++i) {
-      if (op.a[i].is_local) a_.back()[i] = row(op.a[i].row);
-    }
-    for (std::size_t i = 0; i < op.b.size(); ++i) {
-      if (op.b[i].is_local) b_.back()[i] = row(op.b[i].row);
-    }
+    for (std::int64_t c = 0; c < op.instruction.channels; ++c) out.push_back(scratch_row(op.first_row + c));
   }
 }
 
@@ -59,14 +61,11 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
   auto& a = a_[index];
   auto& b = b_[index];
   auto& out = out_[index];
-  if (op.reads_sources) {
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      if (!op.a[i].is_local) a[i] = cells[op.a[i].row];
-    }
-    for (std::size_t i = 0; i < b.size(); ++i) {
-      if (!op.b[i].is_local) b[i] = cells[op.b[i].row];
-    }
-  }
+  const auto located = [&](const Operand& operand) {
+    return operand.is_local ? row(operand.row) : cells[operand.row];
+  };
+  std::transform(op.a.begin(), op.a.end(), a.begin(), located);
+  std::transform(op.b.begin(), op.b.end(), b.begin(), located);
   switch (instruction.op) {
     case Op::convolve:
       return k.multiply(
@@ -100,33 +99,49 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
 }
 
 template <class Locate>
-void RegionRun::run_stencil(std::size_t index, const Locate& locate, std::int64_t height, std::int64_t width,
+void RegionRun::run_stencil(std::size_t index, const Locate& locate, float* const* out, const Ahead& size,
                             std::int64_t stride) {
   const auto& op = region_.operators[index];
   auto& terms = terms_[index];
   std::size_t tap = 0;
-  for (std::size_t c = 0; c < out_[index].size(); ++c) {
+  for (std::size_t c = 0; c < op.instruction.stencils.size(); ++c) {
     const auto& stencil = op.instruction.stencils[c];
     for (std::size_t t = 0; t < stencil.taps.size(); ++t, ++tap) {
       terms[t] = {locate(op.a[tap]), stencil.taps[t].factor};
     }
-    kernels().sum(terms.data(), static_cast<std::int64_t>(stencil.taps.size()), stencil.constant,
-                  out_[index][c], height, width, stride);
+    kernels().sum(terms.data(), static_cast<std::int64_t>(stencil.taps.size()), stencil.constant, out[c],
+                  size.height, size.width, stride);
   }
 }
 
-void RegionRun::run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
-                    std::int64_t height, std::int64_t width) {
+void RegionRun::run_ahead(const float* const* neighbours, std::int64_t stride, const Ahead& ahead) {
+  std::vector<float*> out;
+  float* next = ahead.first;
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
-    if (region_.operators[i].instruction.op != Op::stencil) {
-      run_operator(i, cells, height * width);
-    } else if (region_.reach == 0) {
-      run_stencil(i, [&](const Operand& operand) { return cells[operand.row]; }, 1, height * width, 0);
+    const auto& op = region_.operators[i];
+    if (!is_ahead(op)) continue;
+    out.clear();
+    for (std::int64_t c = 0; c < op.instruction.channels; ++c, next += ahead.size) out.push_back(next);
+    const auto locate = [&](const Operand& operand) {
+      return neighbours[operand.row] + operand.dy * stride + operand.dx;
+    };
+    run_stencil(i, locate, out.data(), ahead, stride);
+  }
+}
+
+void RegionRun::run(const float* const* cells, const float* ahead, std::int64_t size, std::int64_t count) {
+  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
+    const auto& op = region_.operators[i];
+    float* const* const out = out_[i].data();
+    auto* const rows = rows_.data() + op.first_row;
+    std::copy_n(out, op.instruction.channels, rows);
+    if (is_ahead(op)) {
+      for (std::int64_t c = 0; c < op.instruction.channels; ++c, ahead += size) rows[c] = ahead;
+    } else if (op.instruction.op == Op::stencil) {
+      const auto locate = [&](const Operand& operand) { return cells[operand.row]; };
+      run_stencil(i, locate, out, {.height = 1, .width = count}, 0);
     } else {
-      const auto locate = [&](const Operand& operand) {
-        return neighbours[operand.row] + operand.dy * stride + operand.dx;
-      };
-      run_stencil(i, locate, height, width, stride);
+      run_operator(i, cells, count);
     }
   }
 }

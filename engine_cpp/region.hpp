@@ -23,7 +23,6 @@ struct Region {
     std::vector<Operand> a, b;         // stencils: all taps, one after the other
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
     std::int64_t first_row = 0;        // of the result
-    bool reads_sources = false;
   };
 
   std::vector<Operator> operators;
@@ -35,6 +34,10 @@ struct Region {
 
   // Cells that are run together.
   std::int64_t chunk() const;
+
+  // Rows of sums over neighbours, which are computed ahead of the rest: for many rows of cells at once, whose
+  // neighbours then are met again in the cache.
+  std::int64_t rows_ahead() const;
 };
 
 // Packs weights (outputs, depth) by blocks of outputs.
@@ -42,19 +45,28 @@ std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t o
                                 std::int64_t block);
 std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs, std::int64_t block);
 
+// Rows of sums over neighbours, `size` floats apart, each of `height` rows of `width` cells.
+struct Ahead {
+  float* first = nullptr;
+  std::int64_t size = 0, height = 0, width = 0;
+};
+
 // Runs a region on one run of cells after the other; of one thread.
 class RegionRun {
  public:
   explicit RegionRun(const Region& region);
 
-  // Runs `height` rows of `width` cells. cells: each source's, packed row by row, for what reads no
-  // neighbours; neighbours: each source's cell (0, 0) among its neighbours, rows `stride` apart, for what
-  // does.
-  void run(const float* const* cells, const float* const* neighbours, std::int64_t stride,
-           std::int64_t height, std::int64_t width);
+  // The sums over neighbours. neighbours: each source's cell (0, 0) among its neighbours, rows `stride`
+  // apart.
+  void run_ahead(const float* const* neighbours, std::int64_t stride, const Ahead& ahead);
 
-  const float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
-  float* row(std::int64_t local) { return scratch_.get() + local * capacity_; }
+  // The rest, on `count` cells. cells: each source's; ahead: the sums', rows `size` apart, null where there
+  // are none.
+  void run(const float* const* cells, const float* ahead, std::int64_t size, std::int64_t count);
+
+  // Where a local row's cells of the last run are: results take turns in it.
+  const float* row(std::int64_t local) const { return rows_[static_cast<std::size_t>(local)]; }
+
   // Memory for copies of sources.
   float* tile(std::int64_t floats) {
     if (floats > tile_size_) tile_ = Floats(tile_size_ = floats);
@@ -62,9 +74,13 @@ class RegionRun {
   }
 
  private:
+  bool is_ahead(const Region::Operator& op) const {
+    return region_.reach > 0 && op.instruction.op == Op::stencil;
+  }
+  float* scratch_row(std::int64_t local) { return scratch_.get() + local * capacity_; }
   void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
   template <class Locate>
-  void run_stencil(std::size_t index, const Locate& locate, std::int64_t height, std::int64_t width,
+  void run_stencil(std::size_t index, const Locate& locate, float* const* out, const Ahead& size,
                    std::int64_t stride);
 
   const Region& region_;
@@ -72,6 +88,7 @@ class RegionRun {
   Floats scratch_;
   Floats tile_;
   std::int64_t tile_size_ = 0;
+  std::vector<const float*> rows_;
   std::vector<std::vector<const float*>> a_, b_;
   std::vector<std::vector<float*>> out_;
   std::vector<std::vector<Term>> terms_;

@@ -78,16 +78,21 @@ class Worker {
         cells_(sources.size()),
         neighbours_(sources.size()),
         packed_size_(whole_vectors(region.chunk())),
+        in_place_(all_have_halo(sources, true)),
         strip_stride_(whole_vectors(region.reach) + whole_vectors(cut.columns + region.reach)) {
     const auto count = static_cast<std::int64_t>(sources.size());
-    if (region.reach > 0 && !all_have_halo(sources, true)) {
+    const auto ahead = region.rows_ahead();
+    if (region.reach > 0) {
       constexpr std::int64_t cache = 384 * 1024 / static_cast<std::int64_t>(sizeof(float));
-      const auto rows = cache / (count * strip_stride_) - 2 * region.reach;
+      const auto copied = in_place_ ? 0 : count * strip_stride_;
+      const auto rows = (cache - 2 * region.reach * copied) / (copied + ahead * cut.columns);
       strip_rows_ = std::max(rows / cut.rows * cut.rows, cut.rows);
-      strip_size_ = (strip_rows_ + 2 * region.reach) * strip_stride_;
+      strip_size_ = in_place_ ? 0 : (strip_rows_ + 2 * region.reach) * strip_stride_;
+      ahead_.size = whole_vectors(strip_rows_ * cut.columns);
     }
-    packed_ = runner.tile(count * (packed_size_ + strip_size_));
+    packed_ = runner.tile(count * (packed_size_ + strip_size_) + ahead * ahead_.size);
     strips_ = packed_ + count * packed_size_;
+    ahead_.first = strips_ + count * strip_size_;
     if (finish.out != nullptr) {
       psi_.resize(finish.psi->size());
       delta_.resize(finish.psi->size());
@@ -118,7 +123,7 @@ class Worker {
  private:
   void run_part(std::int64_t first, std::int64_t cells) {
     for (std::size_t s = 0; s < cells_.size(); ++s) cells_[s] = sources_[s].first - grid_.first() + first;
-    runner_.run(cells_.data(), nullptr, 0, 1, cells);
+    runner_.run(cells_.data(), nullptr, 0, cells);
     for (const auto& target : targets_) {
       const float* const row = runner_.row(target.row);
       std::copy(row, row + cells, target.plane + first);
@@ -128,8 +133,11 @@ class Worker {
   // rows: of the chunk and of those below it that come next.
   void run(const Chunk& chunk, std::int64_t rows) {
     for (std::size_t s = 0; s < sources_.size(); ++s) cells_[s] = packed(s, chunk);
-    const auto stride = region_.reach > 0 ? find_neighbours(chunk, rows) : 0;
-    runner_.run(cells_.data(), neighbours_.data(), stride, chunk.height, chunk.width);
+    if (region_.reach > 0 && !strip_holds(chunk)) {
+      run_ahead({chunk.y, chunk.x, std::min(rows, strip_rows_), chunk.width});
+    }
+    runner_.run(cells_.data(), ahead_.first + (chunk.y - strip_.y) * strip_.width, ahead_.size,
+                chunk.cells());
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
         const float* const row = runner_.row(target.row) + y * chunk.width;
@@ -153,20 +161,22 @@ class Worker {
     return to;
   }
 
-  // Where each source's cells lie among their neighbours, and how far apart their rows: in place, where all
-  // have margins, or in a copy of this chunk and of those below it.
-  std::int64_t find_neighbours(const Chunk& chunk, std::int64_t rows) {
-    if (strip_rows_ == 0) {
-      for (std::size_t s = 0; s < sources_.size(); ++s) {
-        neighbours_[s] = sources_[s].first + chunk.y * sources_[s].stride + chunk.x;
-      }
-      return sources_[0].stride;
+  bool strip_holds(const Chunk& chunk) const {
+    return strip_.x == chunk.x && strip_.y <= chunk.y && chunk.y + chunk.height <= strip_.y + strip_.height;
+  }
+
+  // The sums over neighbours of a chunk and of those below it: read in place, where all sources have margins,
+  // or from copies.
+  void run_ahead(const Chunk& strip) {
+    strip_ = strip;
+    if (!in_place_) gather(strip);
+    for (std::size_t s = 0; s < sources_.size(); ++s) {
+      neighbours_[s] =
+          in_place_ ? sources_[s].first + strip.y * sources_[s].stride + strip.x : strip_row(s, 0);
     }
-    const bool holds =
-        strip_.x == chunk.x && strip_.y <= chunk.y && chunk.y + chunk.height <= strip_.y + strip_.height;
-    if (!holds) gather({chunk.y, chunk.x, std::min(rows, strip_rows_), chunk.width});
-    for (std::size_t s = 0; s < sources_.size(); ++s) neighbours_[s] = strip_row(s, chunk.y - strip_.y);
-    return strip_stride_;
+    ahead_.height = strip.height;
+    ahead_.width = strip.width;
+    runner_.run_ahead(neighbours_.data(), in_place_ ? sources_[0].stride : strip_stride_, ahead_);
   }
 
   // The first cell of a source's row in the strip, counted from the first one that is no neighbour's.
@@ -176,7 +186,6 @@ class Worker {
   }
 
   void gather(const Chunk& strip) {
-    strip_ = strip;
     const auto reach = region_.reach;
     for (std::size_t s = 0; s < sources_.size(); ++s) {
       const auto& from = sources_[s];
@@ -251,8 +260,10 @@ class Worker {
   std::vector<const float*> cells_, neighbours_, psi_, delta_;
   std::vector<float*> out_;
   std::int64_t packed_size_;
-  std::int64_t strip_stride_, strip_rows_ = 0, strip_size_ = 0;  // no rows: sources are read in place
+  bool in_place_;
+  std::int64_t strip_stride_, strip_rows_ = 0, strip_size_ = 0;
   Chunk strip_{};
+  Ahead ahead_;
   float *packed_, *strips_;
   Tally tally_;
 };
