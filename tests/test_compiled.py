@@ -23,7 +23,7 @@ from atheria.field import energy_density
 from atheria.physics import Dynamics
 
 from . import random_laws
-from .conftest import plain_torchscript
+from .conftest import MODELS, PHYSICS, plain_torchscript
 from .test_parity import compare
 
 SEED = 2**63 + 99
@@ -403,6 +403,23 @@ def test_an_unbounded_universe_survives_an_explosion(tmp_path: Path) -> None:
         engine.set_cells(np.array([[0, 0], [3, 3]]), np.ones((2, 2), np.complex64))
         engine.step_native(4)
     np.testing.assert_array_equal(engines[0].window(-9, -9, 24, 24), engines[1].window(-9, -9, 24, 24))
+
+
+@pytest.mark.parametrize("boundary", ["torus", "zeros"])
+@pytest.mark.parametrize("name", ["nca", "deep_qca", "mlp"])
+def test_rows_that_are_longer_than_what_is_run_together(exported: Callable, name: str, boundary: str) -> None:
+    _, path = exported(name, replace(PHYSICS, boundary=boundary))
+    generator = np.random.default_rng(0)
+    for height, width in ((2, 1000), (37, 401)):
+        psi = generator.standard_normal((2, 2 * MODELS[name]["d_state"], height, width)).astype(np.float32)
+        states = []
+        for backend in ("compiled", "torchscript"):
+            engine = Engine(backend=backend)
+            engine.load_model(path)
+            engine.set_state(psi)
+            engine.step_native(2)
+            states.append(engine.state())
+        np.testing.assert_allclose(*states, rtol=0, atol=2e-5 * np.abs(states[1]).max())
 
 
 def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
