@@ -19,7 +19,7 @@ std::int64_t Region::chunk() const {
 std::int64_t Region::rows_ahead() const {
   std::int64_t count = 0;
   for (const auto& op : operators) {
-    if (reach > 0 && op.instruction.op == Op::stencil) count += op.instruction.channels;
+    if (is_ahead(op)) count += op.instruction.channels;
   }
   return count;
 }
@@ -119,7 +119,7 @@ void RegionRun::run_ahead(const float* const* neighbours, std::int64_t stride, c
   float* next = ahead.first;
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
     const auto& op = region_.operators[i];
-    if (!is_ahead(op)) continue;
+    if (!region_.is_ahead(op)) continue;
     out.clear();
     for (std::int64_t c = 0; c < op.instruction.channels; ++c, next += ahead.size) out.push_back(next);
     const auto locate = [&](const Operand& operand) {
@@ -135,7 +135,7 @@ void RegionRun::run(const float* const* cells, const float* ahead, std::int64_t 
     float* const* const out = out_[i].data();
     auto* const rows = rows_.data() + op.first_row;
     std::copy_n(out, op.instruction.channels, rows);
-    if (is_ahead(op)) {
+    if (region_.is_ahead(op)) {
       for (std::int64_t c = 0; c < op.instruction.channels; ++c, ahead += size) rows[c] = ahead;
     } else if (op.instruction.op == Op::stencil) {
       const auto locate = [&](const Operand& operand) { return cells[operand.row]; };

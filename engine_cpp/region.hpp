@@ -35,8 +35,9 @@ struct Region {
   // Cells that are run together.
   std::int64_t chunk() const;
 
-  // Rows of sums over neighbours, which are computed ahead of the rest: for many rows of cells at once, whose
-  // neighbours then are met again in the cache.
+  // Sums over neighbours are computed ahead of the rest: for many rows of cells at once, whose neighbours
+  // then are met again in the cache.
+  bool is_ahead(const Operator& op) const { return reach > 0 && op.instruction.op == Op::stencil; }
   std::int64_t rows_ahead() const;
 };
 
@@ -74,9 +75,6 @@ class RegionRun {
   }
 
  private:
-  bool is_ahead(const Region::Operator& op) const {
-    return region_.reach > 0 && op.instruction.op == Op::stencil;
-  }
   float* scratch_row(std::int64_t local) { return scratch_.get() + local * capacity_; }
   void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
   template <class Locate>
