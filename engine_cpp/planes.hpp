@@ -14,6 +14,10 @@
 
 namespace atheria {
 
+inline constexpr std::int64_t widest_vector = 16;  // of all kinds of CPU, in floats
+
+inline std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
+
 // Zeroed floats on a cache line, with room to read beyond the end.
 class Floats {
  public:

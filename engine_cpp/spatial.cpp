@@ -13,12 +13,9 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t tile = 4;       // outputs of a Winograd tile, a side
-constexpr std::int64_t elements = 36;  // of its transform
-constexpr std::int64_t widest_vector = 16;
+constexpr std::int64_t tile = 4;                // outputs of a Winograd tile, a side
+constexpr std::int64_t elements = 36;           // of its transform
 constexpr std::int64_t winograd_channels = 32;  // fewer do not pay for the transforms
-
-std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 // G g G^T of each 3x3 filter, packed for each of the 36 elements.
 std::vector<float> winograd_weights(const Instruction& instruction) {

@@ -11,12 +11,9 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t widest_vector = 16;
 constexpr std::int64_t unit = 48;  // cells that a kernel takes at once, at most
 
-std::int64_t whole_vectors(std::int64_t cells) {
-  return (cells + widest_vector - 1) / widest_vector * widest_vector;
-}
+std::int64_t whole_vectors(std::int64_t cells) { return rounded_up(cells, widest_vector); }
 
 // Whole rows of a grid, or a part of one.
 struct Chunk {
