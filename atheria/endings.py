@@ -111,8 +111,12 @@ def interrupt_on_signals(is_preempted: Callable[[], bool] = lambda: False) -> No
 
 
 @contextmanager
-def at_step_boundary() -> Iterator[StopRequest]:
-    """While it lasts, signals only set the request; SIGINT after another signal interrupts at once."""
+def at_step_boundary(ending_after: str) -> Iterator[StopRequest]:
+    """While it lasts, signals only set the request; SIGINT after another signal interrupts at once.
+
+    Args:
+        ending_after: The step that is waited for, as the user is told at the first signal.
+    """
     request = StopRequest(_of_process.is_preempted)
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -121,7 +125,7 @@ def at_step_boundary() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.note(number)
         if is_first:
-            os.write(_STDERR, b"\nending after this episode, once it is saved; Ctrl-C ends at once\n")
+            os.write(_STDERR, f"\nending after {ending_after}; Ctrl-C ends at once\n".encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread receives signals

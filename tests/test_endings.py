@@ -54,7 +54,7 @@ def test_how_a_run_ended(error: BaseException | None, status: str) -> None:
 
 def test_a_first_signal_waits_for_the_boundary_and_a_second_does_not() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with endings.at_step_boundary() as stop:
+    with endings.at_step_boundary("this step") as stop:
         endings.heed(stop.number)
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.status == "KILLED"

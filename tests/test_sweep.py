@@ -372,6 +372,38 @@ def test_a_search_that_was_stopped_is_continued(launcher: str) -> None:
     assert found[""].info.status == "FINISHED"
 
 
+CTRL_C_AT_A_RELEASE = """
+import os, runpy, signal, sys
+unlink, releases, last = os.unlink, 0, int(sys.argv.pop(1))
+def interrupted(path, **options):
+    global releases
+    unlink(path, **options)
+    if ".lock" in str(path):
+        releases += 1
+        if releases == last:
+            os.kill(os.getpid(), signal.SIGINT)
+os.unlink = interrupted
+runpy.run_module("atheria.train", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.parametrize("release", [1, 5])
+def test_a_search_that_is_stopped_while_it_unlocks_its_storage_ends_and_leaves_no_lock(release: int) -> None:
+    options = [*SEARCH, "hydra.sweeper.trials=2", "trainer.episodes=10"]
+    process = subprocess.run(
+        [sys.executable, "-c", CTRL_C_AT_A_RELEASE, str(release), "-m", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+    assert process.returncode == 130, process.stdout
+    assert "Traceback" not in process.stdout
+    assert not list(Path("outputs/sweeps/search").glob("optuna.journal.*"))
+    swept(*options)
+    assert [trial.state.is_finished() for trial in trials()] == [True, True]
+
+
 def trials() -> list[optuna.trial.FrozenTrial]:
     try:
         return study().trials

@@ -44,7 +44,8 @@ def run(overrides: Sequence[str]) -> Report:
         UserError: The sweep could not start.
     """
     sweep = plan(overrides)
-    with log_sweep(sweep) as logged:
+    # Interrupted in the midst of a change, the storage of a search, or its lock, would be left in pieces.
+    with log_sweep(sweep) as logged, endings.at_step_boundary("what is being written") as stop:
         parent = logged.run_id if logged.uri else None
         print(f"sweep     {sweep.name}: {_described(sweep)}", flush=True)
         print(f"run       {logged.run_id}" + (f"  ({shown(logged.uri)})" if logged.uri else ""), flush=True)
@@ -56,7 +57,7 @@ def run(overrides: Sequence[str]) -> Report:
             sweep.space,
             lambda varied, trial: sweep.point(varied, parent, trial),
         )
-        under_way = _UnderWay(sweep, logged, search, stored_children(sweep, parent))
+        under_way = _UnderWay(sweep, logged, search, stored_children(sweep, parent), stop)
         try:
             under_way.drive()
         finally:
@@ -82,6 +83,7 @@ class _UnderWay:
         logged: Its run.
         search: What proposes its points.
         stored: The runs of its points that the store has, by digest; None where it gave no answer.
+        stop: Whether it has been told to end.
         rows: What is known of each point so far, by digest.
         running: The points whose jobs run or wait, by digest; a search may propose one twice.
         proposed: Digests of the points that this command is about.
@@ -91,6 +93,7 @@ class _UnderWay:
     logged: LoggedRun
     search: Grid | OptunaSearch
     stored: dict[str, StoredRun] | None
+    stop: endings.StopRequest
     rows: dict[str, Row] = field(default_factory=dict)
     running: dict[str, list[Point]] = field(default_factory=dict)
     proposed: set[str] = field(default_factory=set)
@@ -149,6 +152,7 @@ class _UnderWay:
     def _drive(self, launcher: Launcher) -> None:
         reported = time.monotonic()
         while True:
+            endings.heed(self.stop.number)
             proposed = self.search.propose(launcher.slots - len(self.running))
             fresh = [point for point in proposed if self._is_to_run(point)]
             if fresh:

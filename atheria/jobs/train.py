@@ -341,7 +341,7 @@ def _episodes(
 ) -> Generator[Episode, None, None]:
     """Trains to the last episode, or to the one in which one of the processes is told to end."""
     plan = config.trainer
-    with endings.at_step_boundary() as stop:
+    with endings.at_step_boundary("this episode, once it is saved") as stop:
         while trainer.episode < plan.episodes:
             metrics, evaluated = trainer.train_episode(), None
             is_last = trainer.episode == plan.episodes
