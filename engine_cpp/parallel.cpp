@@ -33,31 +33,66 @@ void pause() {
 #endif
 }
 
-// What the threads work on: parts are claimed one after the other.
-struct Loop {
-  const std::function<void(std::int64_t, std::int64_t)>* work = nullptr;
-  std::int64_t count = 0, part = 1;
-  std::atomic<std::int64_t> next{0};
-  std::mutex mutex;
-  std::exception_ptr fault;
+// What the threads work on. Each has a share, the same one in every loop of that length: what it wrote in the
+// last one is in its core's cache. Who is done with its own helps the others with theirs, part by part.
+class Loop {
+ public:
+  using Work = std::function<void(std::int64_t, std::int64_t)>;
 
-  void run(std::int64_t threads) {
-    const Inside inside(threads);
-    try {
-      for (auto first = next.fetch_add(part); first < count; first = next.fetch_add(part)) {
-        (*work)(first, std::min(count, first + part));
-      }
-    } catch (...) {
-      next = count;
-      const std::scoped_lock lock(mutex);
-      fault = std::current_exception();
+  explicit Loop(std::int64_t threads) : shares_(static_cast<std::size_t>(threads)) {}
+
+  void open(std::int64_t count, const Work& work, std::int64_t parts_a_share) {
+    const auto threads = static_cast<std::int64_t>(shares_.size());
+    work_ = &work;
+    part_ = std::max<std::int64_t>(1, count / (parts_a_share * threads));
+    fault_ = nullptr;
+    for (std::int64_t i = 0; i < threads; ++i) {
+      auto& share = shares_[static_cast<std::size_t>(i)];
+      share.end = count * (i + 1) / threads;
+      share.next = count * i / threads;
     }
   }
+
+  // Works until nothing is left to begin with.
+  void run(std::int64_t thread) {
+    const Inside inside(static_cast<std::int64_t>(shares_.size()));
+    try {
+      for (std::size_t i = 0; i < shares_.size(); ++i) {
+        finish(shares_[(static_cast<std::size_t>(thread) + i) % shares_.size()]);
+      }
+    } catch (...) {
+      for (auto& share : shares_) share.next = share.end;
+      const std::scoped_lock lock(mutex_);
+      fault_ = std::current_exception();
+    }
+  }
+
+  void rethrow_fault() const {
+    if (fault_) std::rethrow_exception(fault_);
+  }
+
+ private:
+  struct alignas(64) Share {  // a cache line each
+    std::atomic<std::int64_t> next{0};
+    std::int64_t end = 0;
+  };
+
+  void finish(Share& share) {
+    for (auto first = share.next.fetch_add(part_); first < share.end; first = share.next.fetch_add(part_)) {
+      (*work_)(first, std::min(share.end, first + part_));
+    }
+  }
+
+  const Work* work_ = nullptr;
+  std::int64_t part_ = 1;
+  std::vector<Share> shares_;  // of each thread
+  std::mutex mutex_;
+  std::exception_ptr fault_;
 };
 
 class Pool {
  public:
-  explicit Pool(std::int64_t threads) {
+  explicit Pool(std::int64_t threads) : loop_(threads) {
     for (std::int64_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { serve(i); });
   }
 
@@ -69,19 +104,14 @@ class Pool {
 
   std::int64_t threads() const { return static_cast<std::int64_t>(workers_.size()) + 1; }
 
-  void run(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
-    constexpr std::int64_t parts_a_thread = 4;  // a slow thread leaves the rest of its share to the others
-    loop_.work = &work;
-    loop_.count = count;
-    loop_.part = std::max<std::int64_t>(1, count / (parts_a_thread * threads()));
-    loop_.fault = nullptr;
-    loop_.next = 0;
+  void run(std::int64_t count, const Loop::Work& work, std::int64_t parts_a_share) {
+    loop_.open(count, work, parts_a_share);
     is_open_ = true;
     announce();
-    loop_.run(threads());
+    loop_.run(0);
     is_open_ = false;
     while (busy_ > 0) pause();
-    if (loop_.fault) std::rethrow_exception(loop_.fault);
+    loop_.rethrow_fault();
   }
 
  private:
@@ -96,7 +126,7 @@ class Pool {
       seen = wait_beyond(seen);
       if (ends_) return;
       ++busy_;
-      if (is_open_) loop_.run(threads());
+      if (is_open_) loop_.run(index);
       --busy_;
     }
   }
@@ -169,7 +199,8 @@ std::int64_t most_threads() {
   return threads_wanted > 0 ? threads_wanted : at::get_num_threads();
 }
 
-void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work) {
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work,
+                  std::int64_t parts_a_share) {
   if (count <= 0) return;
   const auto wanted = most_threads();
   auto& all = threads();
@@ -187,7 +218,7 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std
     all.pool.reset();
     all.pool = std::make_unique<Pool>(wanted);
   }
-  all.pool->run(count, work);
+  all.pool->run(count, work, parts_a_share);
 }
 
 }  // namespace atheria

@@ -10,8 +10,10 @@ namespace atheria {
 
 // Calls work(begin, end) for parts of 0..count-1, each index once, on the number of threads that is in force;
 // in one piece where it is called from within a loop, or another engine is using the threads.
+// parts_a_share: the parts of each thread's share: what a slow thread has not begun is left to the others.
 // Throws what a call has thrown; then some parts may be left out.
-void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work);
+void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std::int64_t)>& work,
+                  std::int64_t parts_a_share = 4);
 
 // Of the calling thread: 0..most_threads()-1, and no other at the same time within one loop.
 std::int64_t thread_index();
