@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <optional>
 #include <vector>
 
 #include "kernels/kernels.hpp"
@@ -15,137 +16,127 @@ namespace atheria {
 namespace {
 
 constexpr std::int32_t infinity = 0x7F800000;  // its bits
-constexpr std::size_t chunk_cells = 240;       // whole vectors of every width, five blocks of a product
+constexpr auto most_cells = Batch::most_cells;
+constexpr auto at_once = static_cast<std::size_t>(FieldSums::at_once);
 
-// A tile and the eight around it, row by row. dx and dy: 0 for the neighbour before, 1 for the cell itself, 2
-// for the one behind.
-struct Around {
-  std::array<const float*, 9> numbers;  // of a tile's first cell, where there is matter
-  std::array<Mask, 9> matter;
+// A tile with the cells around it.
+constexpr std::size_t field_side = tile::side + 2;
 
-  // The tile's cells of which that neighbour is matter.
-  Mask beside_matter(std::size_t dx, std::size_t dy) const {
-    if (dy == 1) return in_row(1, dx);
-    return dy == 0 ? in_row(1, dx) << 8 | in_row(0, dx) >> 56 : in_row(1, dx) >> 8 | in_row(2, dx) << 56;
-  }
+// The cells of the tiles around one, row by row, that are beside a cell of it.
+constexpr std::array<Mask, 9> beside = {tile::east & tile::south,
+                                        tile::south,
+                                        tile::west & tile::south,  //
+                                        tile::east,
+                                        ~Mask{0},
+                                        tile::west,  //
+                                        tile::east & tile::north,
+                                        tile::north,
+                                        tile::west & tile::north};
 
-  // The numbers of that neighbour of a cell.
-  const float* find(std::size_t cell, std::size_t dx, std::size_t dy, std::size_t width) const {
-    const auto x = cell % 8 + dx + 7;  // plus 8, of which a tile's side is beyond an edge or not
-    const auto y = cell / 8 + dy + 7;
-    return numbers[(y / 8) * 3 + x / 8] + ((y % 8) * 8 + x % 8) * width;
-  }
-
- private:
-  Mask in_row(std::size_t tiles, std::size_t dx) const {
-    const auto own = matter[3 * tiles + 1];
-    if (dx == 1) return own;
-    return dx == 0 ? (own & ~tile::east) << 1 | (matter[3 * tiles] & tile::east) >> 7
-                   : (own & ~tile::west) >> 1 | (matter[3 * tiles + 2] & tile::west) << 7;
-  }
-};
-
-// Cells gathered for one call of the kernel, and where its answers go.
-class Chunk {
+// Steps batches, one after the other.
+class Stepper {
  public:
-  Chunk(const CellKernel& kernel, const ScatteredStep& work)
+  Stepper(const CellKernel& kernel, const ScatteredStep& work)
       : kernel_(kernel),
         work_(work),
         width_(work.next.front().width()),
         stride_(kernel.sums().size() * width_),
-        sums_(chunk_cells * stride_, 0.0F) {
+        field_(field_side * field_side * width_),
+        sums_((most_cells + at_once) * stride_) {
+    places_.fill(place_in_field(0, 4));
     for (const auto& sum : kernel.sums()) {
-      for (const auto& tap : sum) is_seen_[place_of(tap)] = true;
+      tap_counts_.push_back(static_cast<std::int64_t>(sum.size()));
+      for (const auto& tap : sum) {
+        const auto cells = tap.dy * static_cast<std::int64_t>(field_side) + tap.dx;
+        taps_.push_back({cells * static_cast<std::int64_t>(width_), tap.factor});
+      }
     }
-    for (auto& pairs : pairs_) pairs.reserve(chunk_cells);
   }
 
+  // Whether the cells stay finite.
+  bool step(const Batch& batch) {
+    size_ = 0;
+    tiles_.clear();
+    matter_.clear();
+    for (auto i = batch.first_tile; i < batch.end_tile; ++i) add(work_.tiles[i]);
+    add_up();
+    const bool all_fire = work_.physics.fire_rate == 1;
+    if (!all_fire) draw_fires();
+    kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(size_),
+                 work_.physics, answers_.data(), largest_.data());
+    return settle();
+  }
+
+ private:
+  struct Added {
+    Mask* mask;  // becomes that of matter
+    Mask evaluated;
+    std::size_t first_cell, first_matter;
+  };
+
+  // What there is to do for a tile. What is far in memory is fetched meanwhile.
   void add(TileIndex index) {
     auto& next = work_.next[index.universe];
     auto& mask = next.cells.mask(index.tile);
-    const auto evaluated = mask;
-    if (size_ + tile::count(evaluated) > chunk_cells) flush();
-    tiles_.push_back({&mask, evaluated});
-    auto* const numbers = next.overwrite(index.tile, evaluated);
+    tiles_.push_back({&mask, mask, size_, matter_.size()});
+    auto* const numbers = next.overwrite(index.tile, mask);
     const auto place = next.cells.place(index.tile);
-    std::array<float*, tile::cells> sums;
-    tile::for_each(evaluated, [&](std::size_t cell) {
-      sums[cell] = sums_.data() + size_ * stride_;
+    tile::for_each(mask, [&](std::size_t cell) {
+      places_[size_] = place_in_field(cell, 4);
       answers_[size_] = numbers + cell * width_;
+      __builtin_prefetch(answers_[size_], 1);
       if (work_.physics.fire_rate < 1) place_at(place, cell, index.universe);
       ++size_;
     });
-    const auto around = look_around(index);
-    for (std::size_t i = 0; i < pairs_.size(); ++i) {
-      if (!is_seen_[i]) continue;
-      tile::for_each(around.beside_matter(i % 3, i / 3) & evaluated, [&](std::size_t cell) {
-        pairs_[i].push_back({around.find(cell, i % 3, i / 3, width_), sums[cell]});
+    const auto& now = work_.now[index.universe];
+    const auto& around = next.cells.around(index.tile);
+    for (std::size_t i = 0; i < around.size(); ++i) {
+      const std::size_t tile = around[i];
+      if (tile >= now.cells.tiles()) continue;  // planning kept the indices
+      const auto* const known = now.tile(tile);
+      tile::for_each(now.cells.mask(tile) & beside[i], [&](std::size_t cell) {
+        matter_.push_back({known + cell * width_, place_in_field(cell, i)});
+        __builtin_prefetch(matter_.back().numbers);
       });
     }
   }
 
-  void flush() {
-    if (size_ == 0) return;
-    const bool all_fire = work_.physics.fire_rate == 1;
-    if (!all_fire) draw_fires();
-    add_up();
-    kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(size_),
-                 work_.physics, answers_.data(), largest_.data());
+  // Where a cell of the nine tiles around the field's is in it.
+  float* place_in_field(std::size_t cell, std::size_t tile) {
+    const auto x = cell % 8 + 8 * (tile % 3) - 7;
+    const auto y = cell / 8 + 8 * (tile / 3) - 7;
+    return field_.data() + (y * field_side + x) * width_;
+  }
+
+  // The sums of all cells.
+  void add_up() {
+    const FieldSums what{taps_.data(), tap_counts_.data(), static_cast<std::int64_t>(tap_counts_.size()),
+                         static_cast<std::int64_t>(width_)};
+    for (std::size_t i = 0; i < tiles_.size(); ++i) {
+      const auto& [mask, evaluated, first, first_matter] = tiles_[i];
+      const auto is_last = i + 1 == tiles_.size();
+      const auto end = is_last ? size_ : tiles_[i + 1].first_cell;
+      const auto end_matter = is_last ? matter_.size() : tiles_[i + 1].first_matter;
+      kernels().sum_around(what, matter_.data() + first_matter,
+                           static_cast<std::int64_t>(end_matter - first_matter), places_.data() + first,
+                           static_cast<std::int64_t>(end - first), sums_.data() + first * stride_);
+    }
+  }
+
+  // Where matter is now.
+  bool settle() {
+    bool finite = true;
     const auto* of_cell = largest_.data();
-    for (const auto& [mask, evaluated] : tiles_) {
+    for (const auto& added : tiles_) {
       Mask matter = 0;
-      tile::for_each(evaluated, [&](std::size_t cell) {
+      tile::for_each(added.evaluated, [&](std::size_t cell) {
         matter |= Mask{*of_cell > 0} << cell;
-        finite_ &= *of_cell < infinity;
+        finite &= *of_cell < infinity;
         ++of_cell;
       });
-      *mask = matter;
+      *added.mask = matter;
     }
-    std::fill_n(sums_.begin(), size_ * stride_, 0.0F);
-    for (auto& pairs : pairs_) pairs.clear();
-    tiles_.clear();
-    size_ = 0;
-  }
-
-  bool is_finite() const { return finite_; }
-
- private:
-  struct Evaluated {
-    Mask* mask;  // becomes that of matter
-    Mask cells;
-  };
-
-  static std::size_t place_of(const NeighbourTap& tap) {
-    return static_cast<std::size_t>(3 * (tap.dy + 1) + tap.dx + 1);
-  }
-
-  Around look_around(TileIndex index) const {
-    const auto& now = work_.now[index.universe];
-    const auto& next = work_.next[index.universe].cells;
-    Around around;
-    const auto put = [&](std::size_t i, std::size_t tile) {  // planning kept the indices
-      around.numbers[i] = now.tile(tile);
-      around.matter[i] = now.cells.mask(tile);
-    };
-    for (std::size_t i = 0; i < around.matter.size(); ++i) {
-      around.matter[i] = 0;
-      if (kernel_.radius() == 0) continue;
-      if (const auto tile = next.reaching(index.tile)[i]; tile != nobody) put(i, tile);
-    }
-    if (index.tile < now.cells.tiles()) put(4, index.tile);
-    return around;
-  }
-
-  void add_up() {
-    std::int64_t offset = 0;
-    for (const auto& sum : kernel_.sums()) {
-      for (const auto& tap : sum) {
-        const auto& pairs = pairs_[place_of(tap)];
-        kernels().add_cells(pairs.data(), static_cast<std::int64_t>(pairs.size()), tap.factor,
-                            static_cast<std::int64_t>(width_), offset);
-      }
-      offset += static_cast<std::int64_t>(width_);
-    }
+    return finite;
   }
 
   void place_at(Place place, std::size_t cell, std::size_t universe) {
@@ -166,29 +157,36 @@ class Chunk {
   const ScatteredStep& work_;
   std::size_t width_;
   std::size_t stride_;  // numbers of all sums of a cell
-  std::size_t size_ = 0;
-  bool finite_ = true;
-  std::array<bool, 9> is_seen_{};
-  std::array<std::vector<CellPair>, 9> pairs_;  // matter and the sums that it is part of, by its place there
-  std::vector<float> sums_;                     // 0 where nothing is added yet
-  std::vector<Evaluated> tiles_;
-  std::array<float*, chunk_cells> answers_;  // where they go
-  std::array<std::int32_t, chunk_cells> largest_;
-  std::array<std::uint32_t, chunk_cells> x_, y_, stream_;
-  std::array<std::uint8_t, chunk_cells> fires_;
+  std::vector<FieldSums::Tap> taps_;
+  std::vector<std::int64_t> tap_counts_;
+  std::size_t size_ = 0;            // cells of the batch
+  std::vector<Added> tiles_;        // of the batch
+  std::vector<PlacedCell> matter_;  // in or beside each of them
+  std::vector<float> field_;        // of one of them; 0 but while its sums are written
+  std::vector<float> sums_;
+  std::array<const float*, most_cells + at_once> places_;  // of the cells, in the field
+  std::array<float*, most_cells> answers_;                 // where the cells go
+  std::array<std::int32_t, most_cells> largest_;
+  std::array<std::uint32_t, most_cells> x_, y_, stream_;
+  std::array<std::uint8_t, most_cells> fires_;
 };
 
 }  // namespace
 
 bool step_cells(const CellKernel& kernel, const ScatteredStep& work) {
+  constexpr std::int64_t parts_a_share = 16;  // batches are few, and long
+  std::vector<std::optional<Stepper>> steppers(static_cast<std::size_t>(most_threads()));
   std::atomic<bool> finite = true;
-  const auto tiles = static_cast<std::int64_t>(work.tiles.size());
-  parallel_for(tiles, [&](std::int64_t begin, std::int64_t end) {
-    Chunk chunk(kernel, work);
-    for (auto i = begin; i < end; ++i) chunk.add(work.tiles[static_cast<std::size_t>(i)]);
-    chunk.flush();
-    if (!chunk.is_finite()) finite = false;
-  });
+  parallel_for(
+      static_cast<std::int64_t>(work.batches.size()),
+      [&](std::int64_t begin, std::int64_t end) {
+        auto& stepper = steppers[static_cast<std::size_t>(thread_index())];
+        if (!stepper) stepper.emplace(kernel, work);
+        for (auto i = begin; i < end; ++i) {
+          if (!stepper->step(work.batches[static_cast<std::size_t>(i)])) finite = false;
+        }
+      },
+      parts_a_share);
   return finite;
 }
 

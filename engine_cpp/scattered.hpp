@@ -16,10 +16,17 @@ struct TileIndex {
   std::size_t universe, tile;
 };
 
+// Tiles, one after the other, with at most so many cells to evaluate: what a kernel is called for at once.
+struct Batch {
+  static constexpr std::size_t most_cells = 240;  // whole vectors of every width, five blocks of a product
+  std::size_t first_tile, end_tile;
+};
+
 struct ScatteredStep {
   const std::vector<Tiles>& now;        // of each universe
   std::vector<Tiles>& next;             // planned; its masks say where to evaluate, then where matter is
-  const std::vector<TileIndex>& tiles;  // all of next's
+  const std::vector<TileIndex>& tiles;  // of next, those with cells to evaluate
+  const std::vector<Batch>& batches;    // of all these
   const Physics& physics;
   std::uint64_t seed;
   std::int64_t step;

@@ -1,6 +1,7 @@
 #include "tiles.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 namespace atheria {
@@ -14,7 +15,12 @@ std::uint64_t hash(Place place) {
   return h ^ (h >> 33);
 }
 
-constexpr Reaching alone = {nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody, nobody};
+Around alone(std::size_t tile) {
+  Around around;
+  around.fill(nobody);
+  around[4] = static_cast<std::uint32_t>(tile);
+  return around;
+}
 
 std::uint32_t tag_of(std::uint64_t hash) { return static_cast<std::uint32_t>(hash >> 32); }
 
@@ -39,6 +45,8 @@ std::size_t CellSet::find(Place place) const {
 std::size_t CellSet::insert(Place place) {
   const auto found = find(place);
   if (found != none) return found;
+  changed();
+  around_.push_back(alone(tiles()));
   places_.push_back(place);
   masks_.push_back(0);
   if (2 * tiles() > table_.size()) {
@@ -61,30 +69,49 @@ void CellSet::rehash(std::size_t slots) {
   for (std::size_t tile = 0; tile < tiles(); ++tile) enter(tile);
 }
 
+void CellSet::changed() {
+  static std::atomic<std::uint64_t> last = 0;
+  structure_ = ++last;
+}
+
 void CellSet::truncate(std::size_t tiles) {
+  changed();
   places_.resize(tiles);
   masks_.resize(tiles);
+  around_.clear();  // some have moved
+  for (std::size_t tile = 0; tile < tiles; ++tile) around_.push_back(alone(tile));
   rehash(std::max<std::size_t>(16, std::bit_ceil(2 * tiles)));
 }
 
 // Adds what a tile's cells reach of the tile beside it.
 void CellSet::reach(std::size_t tile, std::int64_t dx, std::int64_t dy, Mask cells) {
   if (cells == 0) return;
-  const auto [x, y] = places_[tile];
-  const auto beside = insert({x + dx, y + dy});
-  if (beside == reaching_.size()) reaching_.push_back(alone);
+  const auto direction = static_cast<std::size_t>(4 + 3 * dy + dx);
+  std::size_t beside = around_[tile][direction];
+  if (beside == nobody) {
+    const auto [x, y] = places_[tile];
+    beside = insert({x + dx, y + dy});
+    around_[tile][direction] = static_cast<std::uint32_t>(beside);
+    around_[beside][8 - direction] = static_cast<std::uint32_t>(tile);
+  }
   masks_[beside] |= cells;
-  reaching_[beside][static_cast<std::size_t>(4 - 3 * dy - dx)] = static_cast<std::uint32_t>(tile);
 }
 
-void CellSet::dilate_by_one(const CellSet& other) {
-  places_ = other.places_;
+void CellSet::copy_tiles(const CellSet& other) {
   masks_ = other.masks_;
+  if (structure_ == other.structure_) return;
+  places_ = other.places_;
+  around_ = other.around_;
   table_ = other.table_;
-  reaching_.assign(tiles(), alone);
+  structure_ = other.structure_;
+}
+
+void CellSet::dilate_by_one() {
+  const auto before = masks_;
   const auto rows = [](Mask mask) { return mask | mask << 8 | mask >> 8; };
-  for (std::size_t tile = 0; tile < other.tiles(); ++tile) {
-    const auto mask = other.masks_[tile];
+  for (std::size_t tile = 0; tile < before.size(); ++tile) {
+    const auto mask = before[tile];
+    if (mask == 0) continue;
     const auto middle = mask | (mask & ~tile::west) >> 1 | (mask & ~tile::east) << 1;
     masks_[tile] |= rows(middle);
     if ((mask & (tile::west | tile::east | tile::north | tile::south)) == 0) continue;
@@ -100,15 +127,18 @@ void CellSet::dilate_by_one(const CellSet& other) {
 }
 
 void CellSet::dilate(const CellSet& other, std::int64_t radius) {
-  if (radius == 0) {
-    *this = other;
+  const auto structure = other.structure_;
+  if (structure_ == structure && dilated_.structure == structure && dilated_.radius == radius &&
+      dilated_.from == other.masks_) {
+    masks_ = dilated_.to;
     return;
   }
-  dilate_by_one(other);
-  for (std::int64_t reached = 1; reached < radius; ++reached) {
-    const auto before = *this;
-    dilate_by_one(before);
-  }
+  dilated_.from = other.masks_;
+  copy_tiles(other);
+  for (std::int64_t reached = 0; reached < radius; ++reached) dilate_by_one();
+  dilated_.structure = structure_;
+  dilated_.radius = radius;
+  dilated_.to = masks_;
 }
 
 Cell Tiles::row(std::size_t index, std::int64_t y) {
@@ -182,8 +212,9 @@ bool Tiles::settle(std::size_t index) {
 }
 
 bool Tiles::operator==(const Tiles& other) const {
-  if (cells.tiles() != other.cells.tiles()) return false;
+  if (cells.count() != other.cells.count()) return false;
   for (std::size_t i = 0; i < cells.tiles(); ++i) {
+    if (cells.mask(i) == 0) continue;
     const auto same = other.cells.find(cells.place(i));
     if (same == CellSet::none || cells.mask(i) != other.cells.mask(same)) return false;
     if (!std::equal(tile(i), tile(i) + tile::cells * width_, other.tile(same))) return false;

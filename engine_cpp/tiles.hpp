@@ -52,7 +52,7 @@ struct Place {
 };
 
 // Indices of the tiles around one, row by row from the north-west, itself in the middle; `nobody` for none.
-using Reaching = std::array<std::uint32_t, 9>;
+using Around = std::array<std::uint32_t, 9>;
 inline constexpr std::uint32_t nobody = static_cast<std::uint32_t>(-1);
 
 // A set of cells: tiles in the order they came in, and a hash table of their places.
@@ -72,8 +72,8 @@ class CellSet {
   // Becomes all cells within `radius` of another set's, whose tiles keep their indices.
   void dilate(const CellSet& other, std::int64_t radius);
 
-  // Of a set that was dilated by 1, and not changed since: which of the other set's tiles reach into a tile.
-  const Reaching& reaching(std::size_t tile) const { return reaching_[tile]; }
+  // The tiles around one, itself among them: of a set that was dilated all that have ever reached into it.
+  const Around& around(std::size_t tile) const { return around_[tile]; }
 
   // Drops tiles without cells; calls move(from, to) where the last tile fills a gap.
   template <typename Move>
@@ -97,16 +97,27 @@ class CellSet {
     std::uint32_t tile;  // index + 1; 0 where vacant
   };
 
-  void dilate_by_one(const CellSet& other);
+  // What a set was made of and became: matter that stays where it is asks for the same in every step.
+  struct Dilated {
+    std::uint64_t structure = 0;
+    std::int64_t radius = 0;
+    std::vector<Mask> from, to;
+  };
+
+  void copy_tiles(const CellSet& other);
+  void dilate_by_one();
   void reach(std::size_t tile, std::int64_t dx, std::int64_t dy, Mask cells);
   void truncate(std::size_t tiles);
+  void changed();
   void rehash(std::size_t slots);
   void enter(std::size_t tile);
 
   std::vector<Place> places_;
   std::vector<Mask> masks_;
-  std::vector<Reaching> reaching_;
-  std::vector<Slot> table_;  // a power of two, at most half full, probed linearly
+  std::vector<Around> around_;
+  std::vector<Slot> table_;      // a power of two, at most half full, probed linearly
+  std::uint64_t structure_ = 0;  // of all but the masks: the same in sets that have the same tiles
+  Dilated dilated_;
 };
 
 // A set of cells with their 2d numbers, Re before Im, cell by cell: what is outside the set is vacuum.

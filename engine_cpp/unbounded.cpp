@@ -163,7 +163,7 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
   const bool in_vacuum = physics.harmonic.level > 0;
   const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);
   const auto evaluated = plan(in_vacuum ? physics.harmonic.reach : radius_of(law));
-  const ScatteredStep work{now_, next_, tiles_, physics, seed, step_count_};
+  const ScatteredStep work{now_, next_, tiles_, batches_, physics, seed, step_count_};
   bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
   if (finite && physics.normalise == Normalise::global) finite = restore_energy();
   std::vector<Tiles> quiet;
@@ -172,7 +172,7 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
     finite = apply(noise, seed);
   }
   if (!finite) throw_not_finite(step_count_ + 1);
-  for (auto& tiles : next_) tiles.drop_empty();
+  drop_far_tiles();
   now_.swap(next_);
   before_noise_ = std::move(quiet);
   evaluated_cells_ = evaluated;
@@ -181,15 +181,42 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
 
 // Decides which cells the step evaluates; returns how many they are.
 std::int64_t Unbounded::plan(std::int64_t radius) {
-  std::int64_t evaluated = 0;
+  std::size_t evaluated = 0;
+  auto in_batch = Batch::most_cells;
   tiles_.clear();
+  batches_.clear();
+  evaluated_tiles_.clear();
   for (std::size_t universe = 0; universe < now_.size(); ++universe) {
     auto& next = next_[universe];
+    const auto first = tiles_.size();
     next.plan(now_[universe], radius);
-    evaluated += next.cells.count();
-    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) tiles_.push_back({universe, tile});
+    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) {
+      const auto cells = tile::count(next.cells.mask(tile));
+      if (cells == 0) {
+        next.overwrite(tile, 0);
+        continue;
+      }
+      if (in_batch + cells > Batch::most_cells) {
+        batches_.push_back({tiles_.size(), 0});
+        in_batch = 0;
+      }
+      tiles_.push_back({universe, tile});
+      batches_.back().end_tile = tiles_.size();
+      in_batch += cells;
+      evaluated += cells;
+    }
+    evaluated_tiles_.push_back(tiles_.size() - first);
   }
-  return evaluated;
+  return static_cast<std::int64_t>(evaluated);
+}
+
+// Empty tiles beside matter stay, where matter stays: every step would make them anew. They go when a quarter
+// of a universe's tiles is out of the reach of matter.
+void Unbounded::drop_far_tiles() {
+  for (std::size_t universe = 0; universe < next_.size(); ++universe) {
+    auto& next = next_[universe];
+    if (4 * evaluated_tiles_[universe] < 3 * next.cells.tiles()) next.drop_empty();
+  }
 }
 
 // `global` normalisation: the energy of each universe as it was at the start.

@@ -59,12 +59,15 @@ class Unbounded final : public Universe {
   std::int64_t plan(std::int64_t radius);
   bool restore_energy();
   bool apply(const Noise& noise, std::uint64_t seed);
+  void drop_far_tiles();
 
   std::int64_t d_state_;
   std::vector<Tiles> now_;           // of each universe
   std::vector<Tiles> before_noise_;  // what is measured; none where it is the same
   std::vector<Tiles> next_;          // the step's; kept for the memory that it has
-  std::vector<TileIndex> tiles_;     // the step's: all of next_
+  std::vector<TileIndex> tiles_;     // of next_, where the step evaluates cells
+  std::vector<Batch> batches_;
+  std::vector<std::size_t> evaluated_tiles_;  // how many, of each universe
   std::vector<float> reference_energy_;
   std::int64_t step_count_ = 0;
   std::optional<std::int64_t> evaluated_cells_;

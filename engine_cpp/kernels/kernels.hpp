@@ -78,9 +78,23 @@ struct Affine {
   float alpha;
 };
 
-struct CellPair {
-  const float* from;
-  float* to;
+// A cell, and its place in a field of cells, one after the other.
+struct PlacedCell {
+  const float* numbers;
+  float* place;
+};
+
+// Sums over a cell's surroundings in such a field.
+struct FieldSums {
+  struct Tap {
+    std::int64_t offset;  // of what is added, seen from the cell
+    float factor;
+  };
+  static constexpr std::int64_t at_once = 4;  // cells
+
+  const Tap* taps;                 // of one sum after the other
+  const std::int64_t* tap_counts;  // of each sum
+  std::int64_t sum_count, channels;
 };
 
 struct Moments {
@@ -112,9 +126,11 @@ struct Kernels {
   Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
-  // Adds `factor` times the numbers of some cells to others, `offset` numbers behind where those begin.
-  void (*add_cells)(const CellPair* pairs, std::int64_t count, float factor, std::int64_t channels,
-                    std::int64_t offset);
+  // Puts cells into a field of zeros, writes all sums of some places of it one after the other, and takes the
+  // cells out again. Some are summed at once: more places are read, and more sums written, to a multiple of
+  // that.
+  void (*sum_around)(const FieldSums& what, const PlacedCell* cells, std::int64_t count,
+                     const float* const* places, std::int64_t place_count, float* sums);
   // Cells' numbers, one cell after the other, to rows of cells; and back, to where each cell is.
   void (*to_rows)(const float* cells, std::int64_t count, std::int64_t channels, float* rows,
                   std::int64_t stride);

@@ -455,20 +455,49 @@ inline void transpose(Eight (&v)[8]) {
   }
 }
 
-void add_cells(const CellPair* pairs, std::int64_t count, float factor, std::int64_t channels,
-               std::int64_t offset) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    const float* const from = pairs[i].from;
-    float* const to = pairs[i].to + offset;
-    std::int64_t c = 0;
-    for (; c + 8 <= channels; c += 8) {
-      Eight x, sum;
-      std::memcpy(&x, from + c, sizeof x);
-      std::memcpy(&sum, to + c, sizeof sum);
-      sum += factor * x;
-      std::memcpy(to + c, &sum, sizeof sum);
+// A sum over the surroundings of some cells, of `Channels`: an Eight, or a float of one channel.
+template <class Channels>
+inline void sum_of(const FieldSums::Tap* taps, std::int64_t tap_count, const float* const* places,
+                   std::int64_t channel, float* to, std::int64_t of_cell) {
+  Channels sums[FieldSums::at_once]{};
+  for (std::int64_t t = 0; t < tap_count; ++t) {
+    const auto [offset, factor] = taps[t];
+    for (std::int64_t i = 0; i < FieldSums::at_once; ++i) {
+      Channels x;
+      std::memcpy(&x, places[i] + channel + offset, sizeof x);
+      sums[i] += factor * x;
     }
-    for (; c < channels; ++c) to[c] += factor * from[c];
+  }
+  for (std::int64_t i = 0; i < FieldSums::at_once; ++i)
+    std::memcpy(to + i * of_cell, &sums[i], sizeof sums[i]);
+}
+
+void sum_around(const FieldSums& what, const PlacedCell* cells, std::int64_t count,
+                const float* const* places, std::int64_t place_count, float* sums) {
+  const auto channels = what.channels;
+  const auto whole = channels / 8 * 8;
+  const auto of_cell = what.sum_count * channels;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const auto [numbers, place] = cells[i];
+    for (std::int64_t c = 0; c < whole; c += 8) std::memcpy(place + c, numbers + c, sizeof(Eight));
+    for (auto c = whole; c < channels; ++c) place[c] = numbers[c];
+  }
+  for (std::int64_t i = 0; i < place_count; i += FieldSums::at_once) {
+    const auto* taps = what.taps;
+    float* to = sums + i * of_cell;
+    for (std::int64_t s = 0; s < what.sum_count; ++s) {
+      const auto tap_count = what.tap_counts[s];
+      for (std::int64_t c = 0; c < whole; c += 8)
+        sum_of<Eight>(taps, tap_count, places + i, c, to + c, of_cell);
+      for (auto c = whole; c < channels; ++c) sum_of<float>(taps, tap_count, places + i, c, to + c, of_cell);
+      to += channels;
+      taps += tap_count;
+    }
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    float* const place = cells[i].place;
+    for (std::int64_t c = 0; c < whole; c += 8) std::memset(place + c, 0, sizeof(Eight));
+    for (auto c = whole; c < channels; ++c) place[c] = 0;
   }
 }
 
@@ -560,7 +589,7 @@ const Kernels ATHERIA_KERNELS = {
     .moments = moments,
     .max_of_pairs = max_of_pairs,
     .zip = zip,
-    .add_cells = add_cells,
+    .sum_around = sum_around,
     .to_rows = to_rows,
     .to_cells = to_cells,
     .largest = largest,
