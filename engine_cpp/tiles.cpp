@@ -158,10 +158,7 @@ void Tiles::set(std::int64_t x, std::int64_t y, const float* numbers) {
   const bool occupied = Content::of(numbers, width_).occupied;
   if (!occupied && find(x, y) == nullptr) return;
   const auto index = cells.insert({tile::of(x), tile::of(y)});
-  if (index >= dirty_.size()) {
-    dirty_.resize(index + 1 + index / 2);
-    numbers_.resize(dirty_.size() * tile::cells * width_);
-  }
+  if (index >= dirty_.size()) make_room(index + 1 + index / 2);
   const auto cell = tile::index(x, y);
   // The place of a tile that was dropped may hold what that tile held.
   if (cells.mask(index) == 0) overwrite(index, 0);
@@ -185,10 +182,14 @@ void Tiles::plan(const Tiles& other, std::int64_t radius) {
   const auto needed = cells.tiles();
   constexpr std::size_t few = 64;
   if (dirty_.size() >= needed && dirty_.size() <= 4 * needed + few) return;
-  std::vector<float>().swap(numbers_);  // before the new ones: they need not exist together
-  dirty_.assign(needed + needed / 2, 0);
-  dirty_.shrink_to_fit();
-  numbers_.resize(dirty_.size() * tile::cells * width_);
+  Numbers().swap(numbers_);  // before the new ones: they need not exist together
+  std::vector<Mask>().swap(dirty_);
+  make_room(needed + needed / 2);
+}
+
+void Tiles::make_room(std::size_t tiles) {
+  dirty_.resize(tiles, ~Mask{0});
+  numbers_.resize(tiles * tile::cells * width_);
 }
 
 float* Tiles::overwrite(std::size_t index, Mask written) {

@@ -5,6 +5,9 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <new>
+#include <utility>
 #include <vector>
 
 #include "field.hpp"
@@ -120,6 +123,23 @@ class CellSet {
   Dilated dilated_;
 };
 
+// Leaves new elements as the memory is: their pages are first touched by the threads that write them.
+template <typename Value>
+struct Untouched : std::allocator<Value> {
+  template <typename Other>
+  struct rebind {
+    using other = Untouched<Other>;
+  };
+  template <typename Other>
+  void construct(Other* place) noexcept {
+    ::new (static_cast<void*>(place)) Other;
+  }
+  template <typename Other, typename... Arguments>
+  void construct(Other* place, Arguments&&... arguments) {
+    ::new (static_cast<void*>(place)) Other(std::forward<Arguments>(arguments)...);
+  }
+};
+
 // A set of cells with their 2d numbers, Re before Im, cell by cell: what is outside the set is vacuum.
 class Tiles {
  public:
@@ -162,8 +182,12 @@ class Tiles {
 
  private:
   std::size_t width_;
-  std::vector<float> numbers_;  // of more tiles than there are, lest every step allocate
-  std::vector<Mask> dirty_;     // of each of these: the cells that may be other than 0
+  using Numbers = std::vector<float, Untouched<float>>;
+
+  void make_room(std::size_t tiles);
+
+  Numbers numbers_;          // of more tiles than there are, lest every step allocate
+  std::vector<Mask> dirty_;  // of each of these: the cells that may be other than 0
 };
 
 // Whether numbers hold matter, and whether all are finite.

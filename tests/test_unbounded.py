@@ -1,5 +1,6 @@
 """Unbounded universes: dense = unbounded while matter stays away from the edge; memory follows matter."""
 
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,22 @@ class OwnFilters(torch.nn.Module):
     def forward(self, psi: torch.Tensor) -> torch.Tensor:
         around = torch.nn.functional.pad(psi, [1, 1, 1, 1], mode="circular")
         return torch.tanh(torch.nn.functional.conv2d(around, self.filters, groups=len(self.filters)))
+
+
+class Drift(torch.nn.Module):
+    """A law that moves all matter by (1, 1), or by nothing."""
+
+    def __init__(self, moves: bool) -> None:
+        super().__init__()
+        filters = torch.zeros(8, 1, 3, 3)
+        from_where = 0 if moves else 1
+        filters[:, :, from_where, from_where] = 1
+        filters[:, :, 1, 1] -= 1
+        self.filters = torch.nn.Parameter(filters)
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        around = torch.nn.functional.pad(psi, [1, 1, 1, 1], mode="circular")
+        return torch.nn.functional.conv2d(around, self.filters, groups=len(self.filters))
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +181,35 @@ def test_matter_that_dies_leaves_nothing(files: dict[str, Path]) -> None:
     assert engine.step_native() == 0
     engine.step_native()
     assert engine.info()["evaluated_cells"] == 0
+
+
+def drifting(moves: bool, folder: Path) -> Engine:
+    law = Drift(moves)
+    law.receptive_radius = 1
+    engine = Engine(d_state=4, backend="compiled")
+    engine.load_model(plain_torchscript(law, folder / "law.pt"), {"gamma": 0.0})
+    return engine
+
+
+def test_matter_that_travels_stays_whole_and_leaves_no_memory_behind(tmp_path: Path) -> None:
+    engine = drifting(True, tmp_path)
+    where, amplitudes = particles(np.random.default_rng(7), 4, 300, 3000)
+    engine.set_cells(where, amplitudes)
+    engine.step_native(100)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    engine.step_native(1900)
+    coordinates, found = engine.cells()
+    order = np.lexsort(where.T)
+    np.testing.assert_array_equal(coordinates, where[order] + 2000)
+    np.testing.assert_array_equal(found, amplitudes[order])
+    # A tile has 2 KiB, and 300 cells come through some 100,000 of them.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
+def test_what_was_empty_beside_matter_is_no_change(tmp_path: Path) -> None:
+    engine = drifting(False, tmp_path)
+    engine.set_cells(np.array([[0, 0], [100, 7]]), np.full((2, 4), 0.5 + 0.5j, np.complex64))
+    assert [entry["step"] for entry in engine.rollout(10, 1, stop=["fixed_point"])][-1] == 1
 
 
 @pytest.mark.parametrize(
