@@ -42,19 +42,20 @@ class OwnFilters(torch.nn.Module):
 
 
 class Drift(torch.nn.Module):
-    """A law that moves all matter by (1, 1), or by nothing."""
+    """A law that moves all matter by (1, 1), or looks there and changes nothing."""
 
     def __init__(self, moves: bool) -> None:
         super().__init__()
+        self.moves = moves
         filters = torch.zeros(8, 1, 3, 3)
-        from_where = 0 if moves else 1
-        filters[:, :, from_where, from_where] = 1
-        filters[:, :, 1, 1] -= 1
+        filters[:, :, 0, 0] = 1
+        filters[:, :, 1, 1] = -1
         self.filters = torch.nn.Parameter(filters)
 
     def forward(self, psi: torch.Tensor) -> torch.Tensor:
         around = torch.nn.functional.pad(psi, [1, 1, 1, 1], mode="circular")
-        return torch.nn.functional.conv2d(around, self.filters, groups=len(self.filters))
+        change = torch.nn.functional.conv2d(around, self.filters, groups=len(self.filters))
+        return change if self.moves else torch.relu(-change * change)
 
 
 @pytest.fixture(scope="module")
