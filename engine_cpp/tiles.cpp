@@ -133,6 +133,7 @@ void CellSet::dilate(const CellSet& other, std::int64_t radius) {
     masks_ = dilated_.to;
     return;
   }
+  dilated_.radius = -1;  // until it is whole: memory may run out
   dilated_.from = other.masks_;
   copy_tiles(other);
   for (std::int64_t reached = 0; reached < radius; ++reached) dilate_by_one();
