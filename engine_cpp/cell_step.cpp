@@ -71,14 +71,15 @@ class Stepper {
   struct Added {
     Mask* mask;  // becomes that of matter
     Mask evaluated;
-    std::size_t first_cell, first_matter;
+    std::size_t cells, matter;  // evaluated; in it or beside
   };
 
   // What there is to do for a tile. What is far in memory is fetched meanwhile.
   void add(TileIndex index) {
     auto& next = work_.next[index.universe];
     auto& mask = next.cells.mask(index.tile);
-    tiles_.push_back({&mask, mask, size_, matter_.size()});
+    const auto cells_before = size_;
+    const auto matter_before = matter_.size();
     auto* const numbers = next.overwrite(index.tile, mask);
     const auto place = next.cells.place(index.tile);
     tile::for_each(mask, [&](std::size_t cell) {
@@ -99,6 +100,7 @@ class Stepper {
         __builtin_prefetch(matter_.back().numbers);
       });
     }
+    tiles_.push_back({&mask, mask, size_ - cells_before, matter_.size() - matter_before});
   }
 
   // Where a cell of the nine tiles around the field's is in it.
@@ -112,14 +114,15 @@ class Stepper {
   void add_up() {
     const FieldSums what{taps_.data(), tap_counts_.data(), static_cast<std::int64_t>(tap_counts_.size()),
                          static_cast<std::int64_t>(width_)};
-    for (std::size_t i = 0; i < tiles_.size(); ++i) {
-      const auto& [mask, evaluated, first, first_matter] = tiles_[i];
-      const auto is_last = i + 1 == tiles_.size();
-      const auto end = is_last ? size_ : tiles_[i + 1].first_cell;
-      const auto end_matter = is_last ? matter_.size() : tiles_[i + 1].first_matter;
-      kernels().sum_around(what, matter_.data() + first_matter,
-                           static_cast<std::int64_t>(end_matter - first_matter), places_.data() + first,
-                           static_cast<std::int64_t>(end - first), sums_.data() + first * stride_);
+    const auto* matter = matter_.data();
+    const auto* places = places_.data();
+    auto* sums = sums_.data();
+    for (const auto& added : tiles_) {
+      kernels().sum_around(what, matter, static_cast<std::int64_t>(added.matter), places,
+                           static_cast<std::int64_t>(added.cells), sums);
+      matter += added.matter;
+      places += added.cells;
+      sums += added.cells * stride_;
     }
   }
 

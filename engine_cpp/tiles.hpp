@@ -181,11 +181,11 @@ class Tiles {
   bool operator==(const Tiles& other) const;
 
  private:
-  std::size_t width_;
   using Numbers = std::vector<float, Untouched<float>>;
 
   void make_room(std::size_t tiles);
 
+  std::size_t width_;
   Numbers numbers_;          // of more tiles than there are, lest every step allocate
   std::vector<Mask> dirty_;  // of each of these: the cells that may be other than 0
 };
