@@ -41,6 +41,7 @@ class RegionBuilder {
     for (const auto& stencil : instruction.stencils) {
       for (const auto& tap : stencil.taps) op.a.push_back(operand(tap.plane, tap.dy, tap.dx));
     }
+    separate(op);
     if (instruction.op == Op::convolve) {
       const auto block = kernels().block;
       op.weights = pack_weights(instruction.weight, instruction.channels,

@@ -1,27 +1,89 @@
 #include "region.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace atheria {
 namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
+// Divides a column by its lowest factor, where nothing is lost by that: then more are alike. Returns what it
+// is to be multiplied by.
+float take_factor(Region::Column& column) {
+  const auto lowest = column.taps.back().factor;
+  const bool is_exact = std::all_of(column.taps.begin(), column.taps.end(), [&](const auto& tap) {
+    return tap.factor / lowest * lowest == tap.factor;
+  });
+  if (!is_exact) return 1;
+  for (auto& tap : column.taps) tap.factor /= lowest;
+  return lowest;
+}
+
+// The same sums, source by source, where each is over nearest neighbours of one, and their columns are few.
+std::vector<Region::Nearest> nearest(const Region::Operator& op) {
+  std::vector<Region::Nearest> found;
+  std::vector<std::int64_t> places(op.columns.size(), -1);  // of a column among its source's
+  for (std::size_t s = 0; s < op.sums.size(); ++s) {
+    const auto& sum = op.sums[s];
+    if (sum.taps.empty()) return {};
+    const auto source = op.columns[at(sum.taps[0].column)].source;
+    auto of = std::find_if(found.begin(), found.end(), [&](const auto& one) { return one.source == source; });
+    if (of == found.end()) of = found.insert(of, Region::Nearest{.source = source});
+    auto& own = of->sums.emplace_back(Region::SumOfColumns{{}, sum.constant});
+    of->results.push_back(static_cast<std::int64_t>(s));
+    for (const auto& tap : sum.taps) {
+      const auto& column = op.columns[at(tap.column)];
+      if (column.source != source || std::abs(tap.dx) > 1) return {};
+      auto& place = places[at(tap.column)];
+      if (place < 0) {
+        place = static_cast<std::int64_t>(of->columns.size());
+        auto& three = of->columns.emplace_back(ColumnSums::Column{});
+        for (const auto& [dy, factor] : column.taps) {
+          if (std::abs(dy) > 1) return {};
+          (dy < 0 ? three.above : dy > 0 ? three.below : three.here) = factor;
+        }
+      }
+      own.taps.push_back({place, tap.dx, tap.factor});
+    }
+    if (static_cast<std::int64_t>(of->columns.size()) > ColumnSums::most) return {};
+  }
+  return found;
+}
+
 }  // namespace
 
 std::int64_t Region::chunk() const {
-  constexpr std::int64_t cache = 96 * 1024 / static_cast<std::int64_t>(sizeof(float));
+  constexpr std::int64_t cache = 112 * 1024 / static_cast<std::int64_t>(sizeof(float));
   constexpr std::int64_t unit = 48;  // a whole number of vectors of every width
   const auto wanted = rows + static_cast<std::int64_t>(sources.size()) + 1;
-  return std::clamp<std::int64_t>(cache / wanted / unit * unit, 2 * unit, 8 * unit);
+  return std::clamp<std::int64_t>(cache / wanted / unit * unit, 2 * unit, 6 * unit);
 }
 
-std::int64_t Region::rows_ahead() const {
-  std::int64_t count = 0;
-  for (const auto& op : operators) {
-    if (is_ahead(op)) count += op.instruction.channels;
+void separate(Region::Operator& op) {
+  auto operand = op.a.begin();
+  for (const auto& stencil : op.instruction.stencils) {
+    std::vector<std::pair<std::int64_t, Region::Column>> found;  // and their dx
+    for (const auto& tap : stencil.taps) {
+      const auto dx = operand->dx;
+      const auto source = operand->row;
+      const auto same = std::find_if(found.begin(), found.end(), [&](const auto& other) {
+        return other.first == dx && other.second.source == source;
+      });
+      auto& column = same != found.end() ? *same : found.emplace_back(dx, Region::Column{source, {}});
+      column.second.taps.push_back({operand->dy, tap.factor});
+      ++operand;
+    }
+    auto& sum = op.sums.emplace_back(Region::SumOfColumns{{}, stencil.constant});
+    for (auto& [dx, column] : found) {
+      std::sort(column.taps.begin(), column.taps.end(), [](auto a, auto b) { return a.dy < b.dy; });
+      const auto factor = take_factor(column);
+      const auto same = std::find(op.columns.begin(), op.columns.end(), column);
+      sum.taps.push_back({same - op.columns.begin(), dx, factor});
+      if (same == op.columns.end()) op.columns.push_back(std::move(column));
+    }
   }
-  return count;
+  op.nearest = nearest(op);
 }
 
 std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
@@ -44,13 +106,12 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
 
 RegionRun::RegionRun(const Region& region)
     : region_(region), capacity_(region.chunk()), scratch_(region.rows * capacity_) {
-  for (std::int64_t local = 0; local < region.rows; ++local) rows_.push_back(scratch_row(local));
   for (const auto& op : region.operators) {
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());
     terms_.emplace_back(op.a.size());
     auto& out = out_.emplace_back();
-    for (std::int64_t c = 0; c < op.instruction.channels; ++c) out.push_back(scratch_row(op.first_row + c));
+    for (std::int64_t c = 0; c < op.instruction.channels; ++c) out.push_back(row(op.first_row + c));
   }
 }
 
@@ -75,7 +136,7 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
     case Op::mean: {
       auto& terms = terms_[index];
       for (std::size_t i = 0; i < a.size(); ++i) terms[i] = {a[i], instruction.alpha};
-      return k.sum(terms.data(), static_cast<std::int64_t>(a.size()), 0.0F, out[0], 1, count, 0);
+      return k.sum({terms.data(), static_cast<std::int64_t>(a.size()), 0.0F, out[0], 1, count, 0, 0});
     }
     case Op::affine:
       for (std::size_t c = 0; c < out.size(); ++c) {
@@ -93,53 +154,29 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
       for (std::size_t c = 0; c < out.size(); ++c)
         k.combine(instruction.operation, a[c], b[c], out[c], count);
       return;
+    case Op::stencil: {
+      auto& terms = terms_[index];
+      std::size_t tap = 0;
+      for (std::size_t c = 0; c < out.size(); ++c) {
+        const auto& stencil = instruction.stencils[c];
+        for (std::size_t t = 0; t < stencil.taps.size(); ++t, ++tap) {
+          terms[t] = {cells[op.a[tap].row], stencil.taps[t].factor};
+        }
+        k.sum({terms.data(), static_cast<std::int64_t>(stencil.taps.size()), stencil.constant, out[c], 1,
+               count, 0, 0});
+      }
+      return;
+    }
     default:
       return;
   }
 }
 
-template <class Locate>
-void RegionRun::run_stencil(std::size_t index, const Locate& locate, float* const* out, const Ahead& size,
-                            std::int64_t stride) {
-  const auto& op = region_.operators[index];
-  auto& terms = terms_[index];
-  std::size_t tap = 0;
-  for (std::size_t c = 0; c < op.instruction.stencils.size(); ++c) {
-    const auto& stencil = op.instruction.stencils[c];
-    for (std::size_t t = 0; t < stencil.taps.size(); ++t, ++tap) {
-      terms[t] = {locate(op.a[tap]), stencil.taps[t].factor};
-    }
-    kernels().sum(terms.data(), static_cast<std::int64_t>(stencil.taps.size()), stencil.constant, out[c],
-                  size.height, size.width, stride);
-  }
-}
-
-void RegionRun::run_ahead(const float* const* neighbours, std::int64_t stride, const Ahead& ahead) {
-  std::vector<float*> out;
-  float* next = ahead.first;
+void RegionRun::run(const float* const* cells, std::int64_t count, const SumNeighbours& sum_neighbours) {
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
     const auto& op = region_.operators[i];
-    if (!region_.is_ahead(op)) continue;
-    out.clear();
-    for (std::int64_t c = 0; c < op.instruction.channels; ++c, next += ahead.size) out.push_back(next);
-    const auto locate = [&](const Operand& operand) {
-      return neighbours[operand.row] + operand.dy * stride + operand.dx;
-    };
-    run_stencil(i, locate, out.data(), ahead, stride);
-  }
-}
-
-void RegionRun::run(const float* const* cells, const float* ahead, std::int64_t size, std::int64_t count) {
-  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
-    const auto& op = region_.operators[i];
-    float* const* const out = out_[i].data();
-    auto* const rows = rows_.data() + op.first_row;
-    std::copy_n(out, op.instruction.channels, rows);
-    if (region_.is_ahead(op)) {
-      for (std::int64_t c = 0; c < op.instruction.channels; ++c, ahead += size) rows[c] = ahead;
-    } else if (op.instruction.op == Op::stencil) {
-      const auto locate = [&](const Operand& operand) { return cells[operand.row]; };
-      run_stencil(i, locate, out, {.height = 1, .width = count}, 0);
+    if (op.instruction.op == Op::stencil && region_.reach > 0) {
+      sum_neighbours(op, out_[i].data());
     } else {
       run_operator(i, cells, count);
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "planes.hpp"
@@ -18,10 +19,43 @@ struct Operand {
 };
 
 struct Region {
+  // A sum down a column of a source: `factor` times the cell `dy` below.
+  struct Column {
+    struct Tap {
+      std::int64_t dy;
+      float factor;
+      bool operator==(const Tap&) const = default;
+    };
+    std::int64_t source;
+    std::vector<Tap> taps;
+    bool operator==(const Column&) const = default;
+  };
+
+  // A sum over neighbours, by columns, which sums share: `factor` times the one `dx` to the right.
+  struct SumOfColumns {
+    struct Tap {
+      std::int64_t column, dx;
+      float factor;
+    };
+    std::vector<Tap> taps;
+    float constant;
+  };
+
+  // Sums over a source's nearest neighbours, and which of an operator's results they are.
+  struct Nearest {
+    std::int64_t source;
+    std::vector<ColumnSums::Column> columns{};
+    std::vector<SumOfColumns> sums{};
+    std::vector<std::int64_t> results{};
+  };
+
   struct Operator {
     Instruction instruction;
     std::vector<Operand> a, b;         // stencils: all taps, one after the other
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
+    std::vector<Column> columns;       // of stencils
+    std::vector<SumOfColumns> sums;    // of stencils, one each
+    std::vector<Nearest> nearest;      // the same; none where they see more of their surroundings
     std::int64_t first_row = 0;        // of the result
   };
 
@@ -34,39 +68,29 @@ struct Region {
 
   // Cells that are run together.
   std::int64_t chunk() const;
-
-  // Sums over neighbours are computed ahead of the rest: for many rows of cells at once, whose neighbours
-  // then are met again in the cache.
-  bool is_ahead(const Operator& op) const { return reach > 0 && op.instruction.op == Op::stencil; }
-  std::int64_t rows_ahead() const;
 };
+
+// Takes an operator's stencils apart.
+void separate(Region::Operator& op);
 
 // Packs weights (outputs, depth) by blocks of outputs.
 std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
                                 std::int64_t block);
 std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs, std::int64_t block);
 
-// Rows of sums over neighbours, `size` floats apart, each of `height` rows of `width` cells.
-struct Ahead {
-  float* first = nullptr;
-  std::int64_t size = 0, height = 0, width = 0;
-};
-
 // Runs a region on one run of cells after the other; of one thread.
 class RegionRun {
  public:
   explicit RegionRun(const Region& region);
 
-  // The sums over neighbours. neighbours: each source's cell (0, 0) among its neighbours, rows `stride`
-  // apart.
-  void run_ahead(const float* const* neighbours, std::int64_t stride, const Ahead& ahead);
+  // Writes an operator's sums over neighbours, a row each.
+  using SumNeighbours = std::function<void(const Region::Operator& op, float* const* out)>;
 
-  // The rest, on `count` cells. cells: each source's; ahead: the sums', rows `size` apart, null where there
-  // are none.
-  void run(const float* const* cells, const float* ahead, std::int64_t size, std::int64_t count);
+  // On `count` cells. cells: each source's.
+  void run(const float* const* cells, std::int64_t count, const SumNeighbours& sum_neighbours);
 
-  // Where a local row's cells of the last run are: results take turns in it.
-  const float* row(std::int64_t local) const { return rows_[static_cast<std::size_t>(local)]; }
+  // A local row's cells of the last run: results take turns in it.
+  float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
 
   // Memory for copies of sources.
   float* tile(std::int64_t floats) {
@@ -75,18 +99,13 @@ class RegionRun {
   }
 
  private:
-  float* scratch_row(std::int64_t local) { return scratch_.get() + local * capacity_; }
   void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
-  template <class Locate>
-  void run_stencil(std::size_t index, const Locate& locate, float* const* out, const Ahead& size,
-                   std::int64_t stride);
 
   const Region& region_;
   std::int64_t capacity_;
   Floats scratch_;
   Floats tile_;
   std::int64_t tile_size_ = 0;
-  std::vector<const float*> rows_;
   std::vector<std::vector<const float*>> a_, b_;
   std::vector<std::vector<float*>> out_;
   std::vector<std::vector<Term>> terms_;

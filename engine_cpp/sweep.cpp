@@ -15,12 +15,6 @@ constexpr std::int64_t unit = 48;  // cells that a kernel takes at once, at most
 
 std::int64_t whole_vectors(std::int64_t cells) { return rounded_up(cells, widest_vector); }
 
-// Whole rows of a grid, or a part of one.
-struct Chunk {
-  std::int64_t y, x, height, width;
-  std::int64_t cells() const { return height * width; }
-};
-
 // How a grid is cut: rows of it where they are short, parts of rows where they are long.
 struct Cut {
   std::int64_t height, width;  // of the grid
@@ -68,28 +62,15 @@ class Worker {
         sources_(sources),
         targets_(targets),
         grid_(grid),
-        torus_(torus),
         finish_(finish),
         runner_(runner),
         cut_(cut),
         cells_(sources.size()),
-        neighbours_(sources.size()),
-        packed_size_(whole_vectors(region.chunk())),
-        in_place_(all_have_halo(sources, true)),
-        strip_stride_(whole_vectors(region.reach) + whole_vectors(cut.columns + region.reach)) {
-    const auto count = static_cast<std::int64_t>(sources.size());
-    const auto ahead = region.rows_ahead();
-    if (region.reach > 0) {
-      constexpr std::int64_t cache = 384 * 1024 / static_cast<std::int64_t>(sizeof(float));
-      const auto copied = in_place_ ? 0 : count * strip_stride_;
-      const auto rows = (cache - 2 * region.reach * copied) / (copied + ahead * cut.columns);
-      strip_rows_ = std::max(rows / cut.rows * cut.rows, cut.rows);
-      strip_size_ = in_place_ ? 0 : (strip_rows_ + 2 * region.reach) * strip_stride_;
-      ahead_.size = whole_vectors(strip_rows_ * cut.columns);
-    }
-    packed_ = runner.tile(count * (packed_size_ + strip_size_) + ahead * ahead_.size);
-    strips_ = packed_ + count * packed_size_;
-    ahead_.first = strips_ + count * strip_size_;
+        neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns),
+        packed_size_(whole_vectors(region.chunk())) {
+    const auto copies = static_cast<std::int64_t>(sources.size()) * packed_size_;
+    packed_ = runner.tile(copies + neighbours_.size());
+    neighbours_.work_in(packed_ + copies);
     if (finish.out != nullptr) {
       psi_.resize(finish.psi->size());
       delta_.resize(finish.psi->size());
@@ -106,13 +87,7 @@ class Worker {
 
   // Chunks begin..end-1 of the cut.
   void run(std::int64_t begin, std::int64_t end) {
-    strip_ = {};
-    const auto last = cut_.chunk(end - 1);
-    for (auto i = begin; i < end; ++i) {
-      const auto chunk = cut_.chunk(i);
-      const auto below = chunk.x == last.x ? last.y + last.height : cut_.height;
-      run(chunk, below - chunk.y);
-    }
+    for (auto i = begin; i < end; ++i) run(cut_.chunk(i));
   }
 
   const Tally& tally() const { return tally_; }
@@ -120,21 +95,17 @@ class Worker {
  private:
   void run_part(std::int64_t first, std::int64_t cells) {
     for (std::size_t s = 0; s < cells_.size(); ++s) cells_[s] = sources_[s].first - grid_.first() + first;
-    runner_.run(cells_.data(), nullptr, 0, cells);
+    runner_.run(cells_.data(), cells, {});
     for (const auto& target : targets_) {
       const float* const row = runner_.row(target.row);
       std::copy(row, row + cells, target.plane + first);
     }
   }
 
-  // rows: of the chunk and of those below it that come next.
-  void run(const Chunk& chunk, std::int64_t rows) {
+  void run(const Chunk& chunk) {
     for (std::size_t s = 0; s < sources_.size(); ++s) cells_[s] = packed(s, chunk);
-    if (region_.reach > 0 && !strip_holds(chunk)) {
-      run_ahead({chunk.y, chunk.x, std::min(rows, strip_rows_), chunk.width});
-    }
-    runner_.run(cells_.data(), ahead_.first + (chunk.y - strip_.y) * strip_.width, ahead_.size,
-                chunk.cells());
+    runner_.run(cells_.data(), chunk.cells(),
+                [&](const Region::Operator& op, float* const* out) { neighbours_.sum(op, chunk, out); });
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
         const float* const row = runner_.row(target.row) + y * chunk.width;
@@ -156,70 +127,6 @@ class Worker {
       std::copy(first + y * from.stride, first + y * from.stride + chunk.width, to + y * chunk.width);
     }
     return to;
-  }
-
-  bool strip_holds(const Chunk& chunk) const {
-    return strip_.x == chunk.x && strip_.y <= chunk.y && chunk.y + chunk.height <= strip_.y + strip_.height;
-  }
-
-  // The sums over neighbours of a chunk and of those below it: read in place, where all sources have margins,
-  // or from copies.
-  void run_ahead(const Chunk& strip) {
-    strip_ = strip;
-    if (!in_place_) gather(strip);
-    for (std::size_t s = 0; s < sources_.size(); ++s) {
-      neighbours_[s] =
-          in_place_ ? sources_[s].first + strip.y * sources_[s].stride + strip.x : strip_row(s, 0);
-    }
-    ahead_.height = strip.height;
-    ahead_.width = strip.width;
-    runner_.run_ahead(neighbours_.data(), in_place_ ? sources_[0].stride : strip_stride_, ahead_);
-  }
-
-  // The first cell of a source's row in the strip, counted from the first one that is no neighbour's.
-  float* strip_row(std::size_t source, std::int64_t row) const {
-    return strips_ + static_cast<std::int64_t>(source) * strip_size_ + (row + region_.reach) * strip_stride_ +
-           whole_vectors(region_.reach);
-  }
-
-  void gather(const Chunk& strip) {
-    const auto reach = region_.reach;
-    for (std::size_t s = 0; s < sources_.size(); ++s) {
-      const auto& from = sources_[s];
-      for (auto row = -reach; row < strip.height + reach; ++row) {
-        const auto y = strip.y + row;
-        const auto inside = torus_ ? wrapped(y, grid_.height) : y;
-        float* const to = strip_row(s, row);
-        if (from.has_halo) {
-          copy(from.first + y * from.stride + strip.x - reach, strip.width + 2 * reach, to - reach);
-        } else if (inside < 0 || inside >= grid_.height) {
-          std::fill(to - reach, to + strip.width + reach, 0.0F);
-        } else {
-          copy_bare(from.first + inside * from.stride, strip.x, strip.width, to);
-        }
-      }
-    }
-  }
-
-  static void copy(const float* from, std::int64_t count, float* to) {
-    std::memcpy(to, from, static_cast<std::size_t>(count) * sizeof(float));
-  }
-
-  void copy_bare(const float* row, std::int64_t x, std::int64_t width, float* to) const {
-    const auto reach = region_.reach;
-    const auto left = std::min(reach, x);
-    const auto right = std::min(reach, grid_.width - x - width);
-    copy(row + x - left, left + width + right, to - left);
-    for (auto i = left + 1; i <= reach; ++i) to[-i] = torus_ ? row[wrapped(x - i, grid_.width)] : 0.0F;
-    for (auto i = right; i < reach; ++i) {
-      to[width + i] = torus_ ? row[wrapped(x + width + i, grid_.width)] : 0.0F;
-    }
-  }
-
-  static std::int64_t wrapped(std::int64_t i, std::int64_t size) {
-    while (i < 0) i += size;
-    while (i >= size) i -= size;
-    return i;
   }
 
   const float* located(const Operand& operand) const {
@@ -250,18 +157,14 @@ class Worker {
   const std::vector<Place>& sources_;
   const std::vector<Target>& targets_;
   const Layout& grid_;
-  bool torus_;
   const Finish& finish_;
   RegionRun& runner_;
   const Cut& cut_;
-  std::vector<const float*> cells_, neighbours_, psi_, delta_;
+  std::vector<const float*> cells_, psi_, delta_;
   std::vector<float*> out_;
+  Neighbours neighbours_;
   std::int64_t packed_size_;
-  bool in_place_;
-  std::int64_t strip_stride_, strip_rows_ = 0, strip_size_ = 0;
-  Chunk strip_{};
-  Ahead ahead_;
-  float *packed_, *strips_;
+  float* packed_;
   Tally tally_;
 };
 

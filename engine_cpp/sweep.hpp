@@ -5,18 +5,12 @@
 #include <functional>
 #include <vector>
 
+#include "neighbours.hpp"
 #include "physics.hpp"
 #include "planes.hpp"
 #include "region.hpp"
 
 namespace atheria {
-
-// How a plane that a region reads lies: with a margin, or bare.
-struct Place {
-  const float* first;  // the cell (0, 0)
-  std::int64_t stride;
-  bool has_halo;
-};
 
 // Where a local row is kept.
 struct Target {

@@ -422,6 +422,66 @@ def test_rows_that_are_longer_than_what_is_run_together(exported: Callable, name
         np.testing.assert_allclose(*states, rtol=0, atol=2e-5 * np.abs(states[1]).max())
 
 
+FILTERS = torch.tensor(
+    [
+        [[1.0, 1.0, 1.0], [1.0, 0.0, 1.0], [1.0, 1.0, 1.0]],
+        [[-0.125, 0.0, 0.125], [-0.25, 0.0, 0.25], [-0.125, 0.0, 0.125]],
+        [[-0.125, -0.25, -0.125], [0.0, 0.0, 0.0], [0.125, 0.25, 0.125]],
+        [[0.0625, 0.125, 0.0625], [0.125, -0.75, 0.125], [0.0625, 0.125, 0.0625]],
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 0.0, 0.0]],
+        [[0.7, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, -0.3]],
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.3, 0.1, 0.9]],
+        [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, -2.0, 0.0]],
+    ]
+)
+
+
+class Sums(torch.nn.Module):
+    """Some fixed sums over each channel's neighbours, mixed."""
+
+    def __init__(self, chance: Random, channels: int, boundary: str) -> None:
+        super().__init__()
+        each = chance.randrange(1, 5)
+        generator = torch.Generator().manual_seed(chance.randrange(2**32))
+        filters = torch.cat([FILTERS, torch.randn(1, 3, 3, generator=generator)])
+        # Those that share their columns, one that is a column, or all.
+        kinds = chance.choice([range(4), [7], range(len(filters))])
+        chosen = torch.tensor([chance.choice(kinds) for _ in range(channels * each)])
+        self.filters = filters[chosen].unsqueeze(1)
+        self.mix = torch.randn(channels, channels * each, 1, 1, generator=generator) / 8
+        self.bias = torch.randn(channels * each, generator=generator) * chance.choice([0, 1])
+        self.dilation = chance.choice([1, 1, 1, 2])
+        self.channels = channels
+        self.mode = "circular" if boundary == "torus" else "constant"
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        around = F.pad(psi, [self.dilation] * 4, mode=self.mode)
+        sums = F.conv2d(around, self.filters, self.bias, 1, 0, self.dilation, self.channels)
+        return F.conv2d(sums, self.mix)
+
+
+@given(luck, st.sampled_from(["torus", "zeros"]))
+@many
+@torch.inference_mode()
+def test_random_sums_over_neighbours(tmp_path: Path, chance: Random, boundary: str) -> None:
+    d_state = chance.randrange(1, 4)
+    law = Sums(chance, 2 * d_state, boundary)
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    engine = Engine(d_state=d_state, backend="compiled")
+    engine.load_model(path, {"gamma": 0.0, "epsilon": 0.0, "normalise": "none", "boundary": boundary})
+    # Whole vectors and not, a few rows at a time and parts of one.
+    width = chance.choice([16, 32, 48, 64, 16 * chance.randrange(1, 70), chance.randrange(3, 700)])
+    height = chance.randrange(3, 12)
+    generator = torch.Generator().manual_seed(chance.randrange(2**32))
+    psi = torch.randn(1, 2 * d_state, height, width, generator=generator)
+    engine.set_state(psi.numpy())
+    engine.step_native()
+    for name in ("filters", "mix", "bias"):
+        setattr(law, name, getattr(law, name).double())
+    expected = psi.double() + law(psi.double())
+    np.testing.assert_allclose(engine.state(), expected.numpy(), rtol=0, atol=3e-6 * expected.abs().max())
+
+
 def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs Python where the engine takes its kernels from `ATHERIA_CPU`."""
     environment = {**os.environ, "ATHERIA_CPU": cpu}

@@ -59,6 +59,35 @@ struct Term {
   float factor;
 };
 
+// Sums of terms: `height` rows of `width` cells.
+struct Sum {
+  const Term* terms;
+  std::int64_t count;
+  float constant;
+  float* out;
+  std::int64_t height, width;
+  std::int64_t stride, out_stride;  // from one row to the next of the terms, and of `out`
+};
+
+// Sums of three cells, one above the other, of rows of a plane: a whole number of the widest vectors.
+struct ColumnSums {
+  struct Column {
+    float above, here, below;
+  };
+  static constexpr std::int64_t most = 3;
+  static constexpr std::int64_t nothing = INT64_MIN;  // but zeros
+
+  const Column* columns;
+  std::int64_t count;        // 1 to `most`
+  const float* const* rows;  // `height`, and one above and one below
+  std::int64_t height, width;
+  // From a row's first cell to the one on its left, and to the one on the last cell's right.
+  std::int64_t to_left, to_right;
+  float* out;           // with room for a cell on either side of a row
+  std::int64_t stride;  // from row to row
+  std::int64_t size;    // from one column's rows to the next one's
+};
+
 // The step around a law, on one run of cells.
 struct Advance {
   const float* const* psi;
@@ -119,9 +148,9 @@ struct Kernels {
   void (*affine)(const float* in, float* out, std::int64_t cells, const Affine& affine);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
-  // Sums of `height` rows, `stride` apart, into `width` cells each. Reads beyond like `multiply`.
-  void (*sum)(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
-              std::int64_t width, std::int64_t stride);
+  void (*sum)(const Sum& sum);
+  // Of each row, and of the cell on either side.
+  void (*sum_columns)(const ColumnSums& sums);
   Tally (*advance)(const Advance& step, std::int64_t cells);
   Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);

@@ -246,30 +246,136 @@ void combine(Operation operation, const float* a, const float* b, float* out, st
   }
 }
 
-template <std::int64_t vectors>
-inline void sum_block(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t first,
-                      std::int64_t last) {
-  Vector sums[vectors];
+// Of so many terms, known beforehand where they are few.
+template <std::int64_t terms>
+inline void sum_few(const Sum& sum) {
+  const float* rows[terms];
+  Vector factors[terms];
 #pragma GCC unroll 4
-  for (std::int64_t v = 0; v < vectors; ++v) sums[v] = splat(constant);
-  for (std::int64_t t = 0; t < count; ++t) {
-    const Vector factor = splat(terms[t].factor);
-    const float* const row = terms[t].row + first;
-#pragma GCC unroll 4
-    for (std::int64_t v = 0; v < vectors; ++v) sums[v] += factor * load(row + v * lanes);
+  for (std::int64_t t = 0; t < terms; ++t) {
+    rows[t] = sum.terms[t].row;
+    factors[t] = splat(sum.terms[t].factor);
   }
+  const Vector constant = splat(sum.constant);
+  float* out = sum.out;
+  const auto width = sum.width;
+  const auto block = [&](std::int64_t x, std::int64_t count) {
+    Vector v = constant;
 #pragma GCC unroll 4
-  for (std::int64_t v = 0; v < vectors; ++v) store(out + v * lanes, sums[v], v + 1 == vectors ? last : lanes);
+    for (std::int64_t t = 0; t < terms; ++t) v += factors[t] * load(rows[t] + x, count);
+    store(out + x, v, count);
+  };
+  for (std::int64_t y = 0; y < sum.height; ++y) {
+    std::int64_t x = 0;
+    for (; x + lanes <= width; x += lanes) block(x, lanes);
+    if (x < width) block(x, width - x);
+    out += sum.out_stride;
+#pragma GCC unroll 4
+    for (std::int64_t t = 0; t < terms; ++t) rows[t] += sum.stride;
+  }
 }
 
-void sum(const Term* terms, std::int64_t count, float constant, float* out, std::int64_t height,
-         std::int64_t width, std::int64_t stride) {
-  for (std::int64_t y = 0; y < height; ++y, out += width) {
+template <std::int64_t vectors>
+inline void sum_block(const Sum& sum, std::int64_t y, std::int64_t x, std::int64_t last) {
+  const auto count = [=](std::int64_t v) { return v + 1 == vectors ? last : lanes; };
+  Vector sums[vectors];
+#pragma GCC unroll 4
+  for (std::int64_t v = 0; v < vectors; ++v) sums[v] = splat(sum.constant);
+  for (std::int64_t t = 0; t < sum.count; ++t) {
+    const Vector factor = splat(sum.terms[t].factor);
+    const float* const row = sum.terms[t].row + y * sum.stride + x;
+#pragma GCC unroll 4
+    for (std::int64_t v = 0; v < vectors; ++v) sums[v] += factor * load(row + v * lanes, count(v));
+  }
+  float* const out = sum.out + y * sum.out_stride + x;
+#pragma GCC unroll 4
+  for (std::int64_t v = 0; v < vectors; ++v) store(out + v * lanes, sums[v], count(v));
+}
+
+void sum(const Sum& sum) {
+  switch (sum.count) {
+    case 1:
+      return sum_few<1>(sum);
+    case 2:
+      return sum_few<2>(sum);
+    case 3:
+      return sum_few<3>(sum);
+    default:
+      break;
+  }
+  for (std::int64_t y = 0; y < sum.height; ++y) {
     std::int64_t x = 0;
-    for (; x + 4 * lanes <= width; x += 4 * lanes) {
-      sum_block<4>(terms, count, constant, out + x, y * stride + x, lanes);
+    for (; x + 4 * lanes <= sum.width; x += 4 * lanes) sum_block<4>(sum, y, x, lanes);
+    for (; x < sum.width; x += lanes) sum_block<1>(sum, y, x, sum.width - x);
+  }
+}
+
+// is_monic: what is below counts once, in all columns.
+template <std::int64_t columns, bool is_monic>
+inline void sum_columns_of(const ColumnSums& sums) {
+  Vector factors[columns][3];
+#pragma GCC unroll 3
+  for (std::int64_t c = 0; c < columns; ++c) {
+    const auto [above, here, below] = sums.columns[c];
+    factors[c][0] = splat(above);
+    factors[c][1] = splat(here);
+    factors[c][2] = splat(below);
+  }
+  const auto size = sums.size;
+  const auto width = sums.width;
+  float* out = sums.out;
+  for (std::int64_t y = 0; y < sums.height; ++y, out += sums.stride) {
+    const float* const above = sums.rows[y];
+    const float* const here = sums.rows[y + 1];
+    const float* const below = sums.rows[y + 2];
+    const auto sum = [&](std::int64_t x, auto use) {
+      const Vector a = load(above + x);
+      const Vector b = load(here + x);
+      const Vector c = load(below + x);
+#pragma GCC unroll 3
+      for (std::int64_t i = 0; i < columns; ++i) {
+        const Vector last = is_monic ? c : factors[i][2] * c;
+        use(out + i * size, last + factors[i][0] * a + factors[i][1] * b);
+      }
+    };
+    for (std::int64_t x = 0; x < width; x += lanes) {
+      sum(x, [=](float* row, Vector v) { store(row + x, v); });
     }
-    for (; x < width; x += lanes) sum_block<1>(terms, count, constant, out + x, y * stride + x, width - x);
+    // What is beside the row: of a row that is a circle, its own ends.
+    if (sums.to_left == width - 1 && sums.to_right == 0) {
+#pragma GCC unroll 3
+      for (std::int64_t i = 0; i < columns; ++i) {
+        float* const row = out + i * size;
+        row[-1] = row[width - 1];
+        row[width] = row[0];
+      }
+      continue;
+    }
+    for (std::int64_t i = 0; i < columns; ++i) out[i * size - 1] = out[i * size + width] = 0;
+    if (sums.to_left != ColumnSums::nothing) {
+      sum(sums.to_left - (lanes - 1), [](float* row, Vector v) { row[-1] = v[lanes - 1]; });
+    }
+    if (sums.to_right != ColumnSums::nothing) {
+      sum(sums.to_right, [=](float* row, Vector v) { row[width] = v[0]; });
+    }
+  }
+}
+
+template <std::int64_t columns>
+inline void sum_columns_of(const ColumnSums& sums) {
+  bool is_monic = true;
+  for (std::int64_t c = 0; c < columns; ++c) is_monic = is_monic && sums.columns[c].below == 1.0F;
+  return is_monic ? sum_columns_of<columns, true>(sums) : sum_columns_of<columns, false>(sums);
+}
+
+void sum_columns(const ColumnSums& sums) {
+  switch (sums.count) {
+    case 1:
+      return sum_columns_of<1>(sums);
+    case 2:
+      return sum_columns_of<2>(sums);
+    default:
+      return sum_columns_of<3>(sums);
   }
 }
 
@@ -585,6 +691,7 @@ const Kernels ATHERIA_KERNELS = {
     .apply = apply,
     .combine = combine,
     .sum = sum,
+    .sum_columns = sum_columns,
     .advance = advance,
     .moments = moments,
     .max_of_pairs = max_of_pairs,

@@ -30,16 +30,37 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
 
+#if defined(__AVX512F__)
+inline __mmask16 first_lanes(std::int64_t count) { return static_cast<__mmask16>((1U << count) - 1); }
+#elif defined(__AVX2__)
+inline __m256i first_lanes(std::int64_t count) {
+  const auto lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane);
+}
+#endif
+
 inline void store(float* to, Vector v, std::int64_t count) {
   if (count >= lanes) return store(to, v);
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, first_lanes(count), v);
+#elif defined(__AVX2__)
+  _mm256_maskstore_ps(to, first_lanes(count), v);
+#else
   std::memcpy(to, &v, static_cast<std::size_t>(count) * sizeof(float));
+#endif
 }
 
 inline Vector load(const float* from, std::int64_t count) {
   if (count >= lanes) return load(from);
+#if defined(__AVX512F__)
+  return _mm512_maskz_loadu_ps(first_lanes(count), from);
+#elif defined(__AVX2__)
+  return _mm256_maskload_ps(from, first_lanes(count));
+#else
   Vector v{};
   std::memcpy(&v, from, static_cast<std::size_t>(count) * sizeof(float));
   return v;
+#endif
 }
 
 // Minus 0 is no arithmetic, as plus 0 would be, which makes 0 of -0.
@@ -177,6 +198,26 @@ inline Vector sine(Vector x, int quarter) {
   const Vector value = from_bits((turn & 1) != 0 ? bits(cos_r) : bits(sin_r));
   return from_bits(bits(value) ^ ((turn & 2) << 30));
 }
+
+// v moved by one element, to make room for the last or the first one of another.
+#if defined(__AVX512F__)
+inline Vector with_last_of(Vector before, Vector v) {
+  return __builtin_shufflevector(before, v, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30);
+}
+inline Vector with_first_of(Vector after, Vector v) {
+  return __builtin_shufflevector(v, after, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+}
+#elif defined(__AVX2__)
+inline Vector with_last_of(Vector before, Vector v) {
+  return __builtin_shufflevector(before, v, 7, 8, 9, 10, 11, 12, 13, 14);
+}
+inline Vector with_first_of(Vector after, Vector v) {
+  return __builtin_shufflevector(v, after, 1, 2, 3, 4, 5, 6, 7, 8);
+}
+#else
+inline Vector with_last_of(Vector before, Vector v) { return __builtin_shufflevector(before, v, 3, 4, 5, 6); }
+inline Vector with_first_of(Vector after, Vector v) { return __builtin_shufflevector(v, after, 1, 2, 3, 4); }
+#endif
 
 // Every second element of a and b, from the first or from the second one on.
 #if defined(__AVX512F__)

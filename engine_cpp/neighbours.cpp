@@ -1,0 +1,174 @@
+#include "neighbours.hpp"
+
+#include <algorithm>
+#include <utility>
+
+namespace atheria {
+namespace {
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+std::int64_t wrapped(std::int64_t i, std::int64_t size) {
+  while (i < 0) i += size;
+  while (i >= size) i -= size;
+  return i;
+}
+
+bool is_within(std::int64_t i, std::int64_t first, std::int64_t count) {
+  return i >= first && i < first + count;
+}
+
+}  // namespace
+
+Neighbours::Neighbours(const Region& region, const std::vector<Place>& sources, std::int64_t height,
+                       std::int64_t width, bool torus, std::int64_t rows, std::int64_t columns)
+    : region_(region),
+      sources_(sources),
+      height_(height),
+      width_(width),
+      reach_(region.reach),
+      torus_(torus),
+      stride_(rounded_up(columns + 2 * reach_, widest_vector)),
+      column_size_(rows * stride_ + 2 * rounded_up(reach_, widest_vector)),
+      zeros_(torus ? 0 : columns + 2 * widest_vector),
+      sees_vectors_(width % widest_vector == 0 &&
+                    std::none_of(sources.begin(), sources.end(), [](const Place& p) { return p.has_halo; })) {
+  for (const auto& op : region.operators) {
+    const auto columns_of_op =
+        is_nearest(op) ? 2 * ColumnSums::most : static_cast<std::int64_t>(op.columns.size());
+    columns_ = std::max(columns_, columns_of_op);
+  }
+}
+
+void Neighbours::work_in(float* memory) {
+  memory_ = memory;
+  std::fill_n(memory + columns_ * column_size_, zeros_, 0.0F);
+  for (const auto& op : region_.operators) prepared_.push_back(prepared(op));
+}
+
+// The first cell of a column in the chunk.
+float* Neighbours::column(std::int64_t i) const {
+  return memory_ + i * column_size_ + rounded_up(reach_, widest_vector);
+}
+
+bool Neighbours::is_nearest(const Region::Operator& op) const { return sees_vectors_ && !op.nearest.empty(); }
+
+Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
+  Prepared all;
+  const auto add = [&](const Region::SumOfColumns& sum, const float* columns, std::int64_t result) {
+    for (const auto& [column, dx, factor] : sum.taps) {
+      all.terms.push_back({columns + column * column_size_ + dx, factor});
+    }
+    all.sums.push_back(
+        {nullptr, static_cast<std::int64_t>(sum.taps.size()), sum.constant, nullptr, 0, 0, stride_, 0});
+    all.results.push_back(result);
+  };
+  if (is_nearest(op)) {
+    for (std::size_t i = 0; i < op.nearest.size(); ++i) {
+      const auto& of = op.nearest[i];
+      for (std::size_t s = 0; s < of.sums.size(); ++s) add(of.sums[s], columns_of(i), of.results[s]);
+    }
+  } else {
+    for (std::size_t s = 0; s < op.sums.size(); ++s) add(op.sums[s], column(0), static_cast<std::int64_t>(s));
+  }
+  const auto* terms = all.terms.data();
+  for (auto& sum : all.sums) sum.terms = std::exchange(terms, terms + sum.count);
+  return all;
+}
+
+// Two planes take turns in the memory.
+float* Neighbours::columns_of(std::size_t nearest) const {
+  return column(nearest % 2 == 0 ? 0 : ColumnSums::most);
+}
+
+void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* const* out) {
+  const auto& all = prepared_[static_cast<std::size_t>(&op - region_.operators.data())];
+  std::size_t next = 0;
+  const auto sum_rows = [&](std::size_t count) {
+    for (const auto end = next + count; next < end; ++next) {
+      auto sum = all.sums[next];
+      sum.out = out[all.results[next]];
+      sum.height = chunk.height;
+      sum.width = sum.out_stride = chunk.width;
+      kernels().sum(sum);
+    }
+  };
+  if (!is_nearest(op)) {
+    for (std::size_t i = 0; i < op.columns.size(); ++i) {
+      sum_column(op.columns[i], chunk, column(static_cast<std::int64_t>(i)));
+    }
+    return sum_rows(all.sums.size());
+  }
+  // The next plane's columns are summed before the ones before are read: what was just stored is late for
+  // reads across it.
+  for (std::size_t i = 0; i < op.nearest.size(); ++i) {
+    sum_nearest(op.nearest[i], chunk, columns_of(i));
+    if (i > 0) sum_rows(op.nearest[i - 1].sums.size());
+  }
+  sum_rows(op.nearest.back().sums.size());
+}
+
+// A plane's columns of three cells.
+void Neighbours::sum_nearest(const Region::Nearest& of, const Chunk& chunk, float* to) {
+  const auto& from = sources_[at(of.source)];
+  const auto* const zeros = memory_ + columns_ * column_size_ + widest_vector;
+  rows_.clear();
+  for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
+    const auto there = torus_ ? wrapped(y, height_) : y;
+    rows_.push_back(is_within(there, 0, height_) ? from.first + there * from.stride + chunk.x : zeros);
+  }
+  const auto beside = [&](std::int64_t x) {
+    const auto there = torus_ ? wrapped(x, width_) : x;
+    return is_within(there, 0, width_) ? there - chunk.x : ColumnSums::nothing;
+  };
+  kernels().sum_columns({of.columns.data(), static_cast<std::int64_t>(of.columns.size()), rows_.data(),
+                         chunk.height, chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width), to,
+                         stride_, column_size_});
+}
+
+// With what lies left and right of the chunk.
+void Neighbours::sum_column(const Region::Column& column, const Chunk& chunk, float* to) {
+  const auto& from = sources_[at(column.source)];
+  const auto left = from.has_halo ? reach_ : std::min(reach_, chunk.x);
+  const auto right = from.has_halo ? reach_ : std::min(reach_, width_ - chunk.x - chunk.width);
+  const auto wide = left + chunk.width + right;
+  if (from.has_halo || (chunk.y >= reach_ && chunk.y + chunk.height + reach_ <= height_)) {
+    sum_inside(column, {chunk.y, chunk.x - left, chunk.height, wide}, to - left);
+  } else {
+    for (std::int64_t y = 0; y < chunk.height; ++y) {
+      sum_inside(column, {chunk.y + y, chunk.x - left, 1, wide}, to + y * stride_ - left);
+    }
+  }
+  // Beyond the edges of the grid.
+  const auto fill = [&](std::int64_t y, std::int64_t x) {
+    float& cell = to[y * stride_ + x];
+    const auto there = wrapped(chunk.x + x, width_);
+    if (!torus_) {
+      cell = 0;
+    } else if (is_within(there, chunk.x, chunk.width)) {
+      cell = to[y * stride_ + there - chunk.x];
+    } else {
+      sum_inside(column, {chunk.y + y, there, 1, 1}, &cell);
+    }
+  };
+  for (std::int64_t y = 0; y < chunk.height; ++y) {
+    for (auto x = -reach_; x < -left; ++x) fill(y, x);
+    for (auto x = chunk.width + right; x < chunk.width + reach_; ++x) fill(y, x);
+  }
+}
+
+// Of columns that are there.
+void Neighbours::sum_inside(const Region::Column& column, const Chunk& part, float* to) {
+  const auto& from = sources_[at(column.source)];
+  terms_.clear();
+  for (const auto& tap : column.taps) {
+    auto y = part.y + tap.dy;
+    if (!from.has_halo && torus_) y = wrapped(y, height_);
+    if (!from.has_halo && !is_within(y, 0, height_)) continue;
+    terms_.push_back({from.first + y * from.stride + part.x, tap.factor});
+  }
+  kernels().sum({terms_.data(), static_cast<std::int64_t>(terms_.size()), 0.0F, to, part.height, part.width,
+                 from.stride, stride_});
+}
+
+}  // namespace atheria

@@ -1,0 +1,71 @@
+// Sums over neighbours in a part of a grid, read where the planes are: down the columns first, then along the
+// rows.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "planes.hpp"
+#include "region.hpp"
+
+namespace atheria {
+
+// How a plane that a region reads lies: with a margin, or bare.
+struct Place {
+  const float* first;  // the cell (0, 0)
+  std::int64_t stride;
+  bool has_halo;
+};
+
+// Whole rows of a grid, or a part of one.
+struct Chunk {
+  std::int64_t y, x, height, width;
+  std::int64_t cells() const { return height * width; }
+};
+
+class Neighbours {
+ public:
+  // rows, columns: of the largest chunk.
+  Neighbours(const Region& region, const std::vector<Place>& sources, std::int64_t height, std::int64_t width,
+             bool torus, std::int64_t rows, std::int64_t columns);
+
+  // Floats that it works in.
+  std::int64_t size() const { return columns_ * column_size_ + zeros_; }
+  void work_in(float* memory);
+
+  // An operator's sums of a chunk, a row each.
+  void sum(const Region::Operator& op, const Chunk& chunk, float* const* out);
+
+ private:
+  // An operator's sums of columns, as the kernel wants them, but for the chunk; in the order of `nearest`
+  // where that is used.
+  struct Prepared {
+    std::vector<Term> terms;
+    std::vector<Sum> sums;
+    std::vector<std::int64_t> results;
+  };
+
+  float* column(std::int64_t i) const;
+  float* columns_of(std::size_t nearest) const;
+  bool is_nearest(const Region::Operator& op) const;
+  Prepared prepared(const Region::Operator& op) const;
+  void sum_nearest(const Region::Nearest& of, const Chunk& chunk, float* to);
+  void sum_column(const Region::Column& column, const Chunk& chunk, float* to);
+  void sum_inside(const Region::Column& column, const Chunk& part, float* to);
+
+  const Region& region_;
+  const std::vector<Place>& sources_;
+  const std::int64_t height_, width_, reach_;
+  const bool torus_;
+  const std::int64_t stride_;  // of the columns' rows
+  const std::int64_t column_size_;
+  std::int64_t columns_ = 0;
+  const std::int64_t zeros_;  // that are read beyond an edge
+  bool sees_vectors_;         // bare planes of whole vectors
+  float* memory_ = nullptr;
+  std::vector<Prepared> prepared_;  // of each operator
+  std::vector<Term> terms_;
+  std::vector<const float*> rows_;
+};
+
+}  // namespace atheria
