@@ -35,7 +35,7 @@ Neighbours::Neighbours(const Region& region, const std::vector<Place>& sources, 
                     std::none_of(sources.begin(), sources.end(), [](const Place& p) { return p.has_halo; })) {
   for (const auto& op : region.operators) {
     const auto columns_of_op =
-        is_nearest(op) ? 2 * ColumnSums::most : static_cast<std::int64_t>(op.columns.size());
+        is_nearest(op) ? ColumnSums::most : static_cast<std::int64_t>(op.columns.size());
     columns_ = std::max(columns_, columns_of_op);
   }
 }
@@ -55,30 +55,22 @@ bool Neighbours::is_nearest(const Region::Operator& op) const { return sees_vect
 
 Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
   Prepared all;
-  const auto add = [&](const Region::SumOfColumns& sum, const float* columns, std::int64_t result) {
-    for (const auto& [column, dx, factor] : sum.taps) {
-      all.terms.push_back({columns + column * column_size_ + dx, factor});
-    }
+  const auto add = [&](const Region::SumOfColumns& sum, std::int64_t result) {
+    for (const auto& tap : sum.taps) all.terms.push_back({column(tap.column) + tap.dx, tap.factor});
     all.sums.push_back(
         {nullptr, static_cast<std::int64_t>(sum.taps.size()), sum.constant, nullptr, 0, 0, stride_, 0});
     all.results.push_back(result);
   };
   if (is_nearest(op)) {
-    for (std::size_t i = 0; i < op.nearest.size(); ++i) {
-      const auto& of = op.nearest[i];
-      for (std::size_t s = 0; s < of.sums.size(); ++s) add(of.sums[s], columns_of(i), of.results[s]);
+    for (const auto& of : op.nearest) {
+      for (std::size_t s = 0; s < of.sums.size(); ++s) add(of.sums[s], of.results[s]);
     }
   } else {
-    for (std::size_t s = 0; s < op.sums.size(); ++s) add(op.sums[s], column(0), static_cast<std::int64_t>(s));
+    for (std::size_t s = 0; s < op.sums.size(); ++s) add(op.sums[s], static_cast<std::int64_t>(s));
   }
   const auto* terms = all.terms.data();
   for (auto& sum : all.sums) sum.terms = std::exchange(terms, terms + sum.count);
   return all;
-}
-
-// Two planes take turns in the memory.
-float* Neighbours::columns_of(std::size_t nearest) const {
-  return column(nearest % 2 == 0 ? 0 : ColumnSums::most);
 }
 
 void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* const* out) {
@@ -99,17 +91,14 @@ void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* cons
     }
     return sum_rows(all.sums.size());
   }
-  // The next plane's columns are summed before the ones before are read: what was just stored is late for
-  // reads across it.
-  for (std::size_t i = 0; i < op.nearest.size(); ++i) {
-    sum_nearest(op.nearest[i], chunk, columns_of(i));
-    if (i > 0) sum_rows(op.nearest[i - 1].sums.size());
+  for (const auto& of : op.nearest) {
+    sum_nearest(of, chunk);
+    sum_rows(of.sums.size());
   }
-  sum_rows(op.nearest.back().sums.size());
 }
 
 // A plane's columns of three cells.
-void Neighbours::sum_nearest(const Region::Nearest& of, const Chunk& chunk, float* to) {
+void Neighbours::sum_nearest(const Region::Nearest& of, const Chunk& chunk) {
   const auto& from = sources_[at(of.source)];
   const auto* const zeros = memory_ + columns_ * column_size_ + widest_vector;
   rows_.clear();
@@ -122,8 +111,8 @@ void Neighbours::sum_nearest(const Region::Nearest& of, const Chunk& chunk, floa
     return is_within(there, 0, width_) ? there - chunk.x : ColumnSums::nothing;
   };
   kernels().sum_columns({of.columns.data(), static_cast<std::int64_t>(of.columns.size()), rows_.data(),
-                         chunk.height, chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width), to,
-                         stride_, column_size_});
+                         chunk.height, chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width),
+                         column(0), stride_, column_size_});
 }
 
 // With what lies left and right of the chunk.

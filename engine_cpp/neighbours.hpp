@@ -46,10 +46,9 @@ class Neighbours {
   };
 
   float* column(std::int64_t i) const;
-  float* columns_of(std::size_t nearest) const;
   bool is_nearest(const Region::Operator& op) const;
   Prepared prepared(const Region::Operator& op) const;
-  void sum_nearest(const Region::Nearest& of, const Chunk& chunk, float* to);
+  void sum_nearest(const Region::Nearest& of, const Chunk& chunk);
   void sum_column(const Region::Column& column, const Chunk& chunk, float* to);
   void sum_inside(const Region::Column& column, const Chunk& part, float* to);
 
