@@ -20,7 +20,7 @@ bool is_within(std::int64_t i, std::int64_t first, std::int64_t count) {
 
 }  // namespace
 
-Neighbours::Neighbours(const Region& region, const std::vector<Place>& sources, std::int64_t height,
+Neighbours::Neighbours(const Region& region, const std::vector<SourcePlane>& sources, std::int64_t height,
                        std::int64_t width, bool torus, std::int64_t rows, std::int64_t columns)
     : region_(region),
       sources_(sources),
@@ -31,8 +31,9 @@ Neighbours::Neighbours(const Region& region, const std::vector<Place>& sources, 
       stride_(rounded_up(columns + 2 * reach_, widest_vector)),
       column_size_(rows * stride_ + 2 * rounded_up(reach_, widest_vector)),
       zeros_(torus ? 0 : columns + 2 * widest_vector),
-      sees_vectors_(width % widest_vector == 0 &&
-                    std::none_of(sources.begin(), sources.end(), [](const Place& p) { return p.has_halo; })) {
+      sees_vectors_(
+          width % widest_vector == 0 &&
+          std::none_of(sources.begin(), sources.end(), [](const SourcePlane& p) { return p.has_halo; })) {
   for (const auto& op : region.operators) {
     const auto columns_of_op =
         is_nearest(op) ? ColumnSums::most : static_cast<std::int64_t>(op.columns.size());

@@ -11,7 +11,7 @@
 namespace atheria {
 
 // How a plane that a region reads lies: with a margin, or bare.
-struct Place {
+struct SourcePlane {
   const float* first;  // the cell (0, 0)
   std::int64_t stride;
   bool has_halo;
@@ -26,8 +26,8 @@ struct Chunk {
 class Neighbours {
  public:
   // rows, columns: of the largest chunk.
-  Neighbours(const Region& region, const std::vector<Place>& sources, std::int64_t height, std::int64_t width,
-             bool torus, std::int64_t rows, std::int64_t columns);
+  Neighbours(const Region& region, const std::vector<SourcePlane>& sources, std::int64_t height,
+             std::int64_t width, bool torus, std::int64_t rows, std::int64_t columns);
 
   // Floats that it works in.
   std::int64_t size() const { return columns_ * column_size_ + zeros_; }
@@ -53,7 +53,7 @@ class Neighbours {
   void sum_inside(const Region::Column& column, const Chunk& part, float* to);
 
   const Region& region_;
-  const std::vector<Place>& sources_;
+  const std::vector<SourcePlane>& sources_;
   const std::int64_t height_, width_, reach_;
   const bool torus_;
   const std::int64_t stride_;  // of the columns' rows

@@ -352,7 +352,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
       workspace.value(static_cast<std::int64_t>(v)).fill(inputs[input], all[v].channels, torus);
     ++input;
   }
-  const auto place = [&](Plane plane) -> Place {
+  const auto place = [&](Plane plane) -> SourcePlane {
     if (plane.value == 0 && !is_stored_[0]) {
       return {universe.psi + plane.channel * universe.height * universe.width, universe.width, false};
     }
@@ -360,7 +360,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
     return {planes.plane(plane.channel) + planes.layout.first(), planes.layout.stride(), true};
   };
   const auto sweep = [&](const Region& region, const Finish& to) {
-    std::vector<Place> sources;
+    std::vector<SourcePlane> sources;
     for (const auto& plane : region.sources) sources.push_back(place(plane));
     std::vector<Target> targets;
     for (const auto& [plane, row] : region.stored) {

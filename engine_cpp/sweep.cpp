@@ -1,7 +1,6 @@
 #include "sweep.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 
 #include "parallel.hpp"
@@ -48,15 +47,15 @@ struct Cut {
   }
 };
 
-bool all_have_halo(const std::vector<Place>& sources, bool wanted) {
+bool all_have_halo(const std::vector<SourcePlane>& sources, bool wanted) {
   return std::all_of(sources.begin(), sources.end(),
-                     [&](const Place& place) { return place.has_halo == wanted; });
+                     [&](const SourcePlane& place) { return place.has_halo == wanted; });
 }
 
 // Runs the region and deals with what it makes; of one thread.
 class Worker {
  public:
-  Worker(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
+  Worker(const Region& region, const std::vector<SourcePlane>& sources, const std::vector<Target>& targets,
          const Layout& grid, bool torus, const Finish& finish, RegionRun& runner, const Cut& cut)
       : region_(region),
         sources_(sources),
@@ -154,7 +153,7 @@ class Worker {
   }
 
   const Region& region_;
-  const std::vector<Place>& sources_;
+  const std::vector<SourcePlane>& sources_;
   const std::vector<Target>& targets_;
   const Layout& grid_;
   const Finish& finish_;
@@ -170,8 +169,8 @@ class Worker {
 
 }  // namespace
 
-Tally run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
-                 const Layout& grid, bool torus, const Finish& finish,
+Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
+                 const std::vector<Target>& targets, const Layout& grid, bool torus, const Finish& finish,
                  const std::function<RegionRun&(std::size_t thread)>& runner) {
   const auto capacity = region.chunk();
   // Where rows do not matter, the grid is one long row.

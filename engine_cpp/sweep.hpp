@@ -34,8 +34,8 @@ struct Finish {
   float* out = nullptr;  // (2d, H, W)
 };
 
-Tally run_region(const Region& region, const std::vector<Place>& sources, const std::vector<Target>& targets,
-                 const Layout& grid, bool torus, const Finish& finish,
+Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
+                 const std::vector<Target>& targets, const Layout& grid, bool torus, const Finish& finish,
                  const std::function<RegionRun&(std::size_t thread)>& runner);
 
 }  // namespace atheria

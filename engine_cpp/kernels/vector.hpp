@@ -199,26 +199,6 @@ inline Vector sine(Vector x, int quarter) {
   return from_bits(bits(value) ^ ((turn & 2) << 30));
 }
 
-// v moved by one element, to make room for the last or the first one of another.
-#if defined(__AVX512F__)
-inline Vector with_last_of(Vector before, Vector v) {
-  return __builtin_shufflevector(before, v, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30);
-}
-inline Vector with_first_of(Vector after, Vector v) {
-  return __builtin_shufflevector(v, after, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
-}
-#elif defined(__AVX2__)
-inline Vector with_last_of(Vector before, Vector v) {
-  return __builtin_shufflevector(before, v, 7, 8, 9, 10, 11, 12, 13, 14);
-}
-inline Vector with_first_of(Vector after, Vector v) {
-  return __builtin_shufflevector(v, after, 1, 2, 3, 4, 5, 6, 7, 8);
-}
-#else
-inline Vector with_last_of(Vector before, Vector v) { return __builtin_shufflevector(before, v, 3, 4, 5, 6); }
-inline Vector with_first_of(Vector after, Vector v) { return __builtin_shufflevector(v, after, 1, 2, 3, 4); }
-#endif
-
 // Every second element of a and b, from the first or from the second one on.
 #if defined(__AVX512F__)
 inline Vector evens(Vector a, Vector b) {
