@@ -150,7 +150,10 @@ def find(config: TrainConfig, point: Mapping[str, str] | None = None) -> Resumpt
 def begun(config: TrainConfig, tags: Mapping[str, str]) -> Path | None:
     """The folder of the latest run with some tags that was ended before it had anything to go on from."""
     runs = [run for run in _known(config, tags) if run.status != endings.FINISHED and not _is_live(run)]
-    return runs[0].folder if runs else None
+    if not runs:
+        return None
+    latest = runs[0]
+    return latest.folder or _made_folder(latest, config)
 
 
 def local_copy(run: Known, config: TrainConfig) -> Path:
@@ -165,13 +168,20 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
             path = stored.download(f"{FOLDER}/{name}", Path(temporary))
             checkpoint.load(path)
             checkpoint.write(path.read_bytes(), folder / FOLDER / name)  # with its digest
-    go_on_with(stored, folder, (CONFIGURATION_TAG, SWEEP_TAG, POINT_TAG))
-    return folder
+    return _made_folder(run, config)
 
 
 def home(config: TrainConfig) -> Path:
     """The folder of the folders of training runs."""
     return Path(config.output).absolute() / "runs"
+
+
+def _made_folder(run: Known, config: TrainConfig) -> Path:
+    """A folder for a run that only its store knows."""
+    assert run.stored is not None
+    folder = home(config) / run.stored.run_id
+    go_on_with(run.stored, folder, (CONFIGURATION_TAG, SWEEP_TAG, POINT_TAG))
+    return folder
 
 
 def _latest(config: TrainConfig, tags: Mapping[str, str]) -> Resumption | None:

@@ -192,12 +192,14 @@ def start_run(
         tags=all_tags,
     )
     store, run_id = None, None
-    if uri is not None and tracking.mode == "online":
-        store, run_id = _create(uri, identity)
-    folder = home.absolute() / (folder_name or run_id or identity.id)
-    journal.write_identity(folder, identity)
-    journal.write_delivered(folder, journal.Delivered(run_id))
+    with endings.at_step_boundary("the run has its folder") as stop:  # else its store alone would know it
+        if uri is not None and tracking.mode == "online":
+            store, run_id = _create(uri, identity)
+        folder = home.absolute() / (folder_name or run_id or identity.id)
+        journal.write_identity(folder, identity)
+        journal.write_delivered(folder, journal.Delivered(run_id))
     with _logged(LoggedRun(folder, uri, store, deliver=tracking.mode == "online")) as run:
+        endings.heed(stop.number)
         yield run
 
 

@@ -315,6 +315,49 @@ def test_a_job_of_rays_that_is_killed_takes_nothing_down() -> None:
     assert runs("shot")["seed=0"].info.run_id == run_id
 
 
+ENDED_AT_THE_START = """
+import os, signal, time
+from atheria import journal, tracking
+create_run, write_delivered = tracking.Store.create_run, journal.write_delivered
+def end(number):
+    os.kill(os.getpid(), number)
+    time.sleep(1)
+def created(store, identity):
+    run_id = create_run(store, identity)
+    if identity.name == "seed=0":
+        end(signal.SIGKILL)
+    if identity.name == "seed=1":
+        end(signal.SIGTERM)
+    return run_id
+def written(folder, delivered):
+    write_delivered(folder, delivered)
+    if journal.identity(folder).name == "seed=2":
+        end(signal.SIGKILL)
+tracking.Store.create_run, journal.write_delivered = created, written
+"""
+"""Run first by every process of a sweep: jobs end where the store alone, or just a folder, has their run."""
+
+
+def test_jobs_that_are_ended_as_soon_as_their_runs_are_there_go_on_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(ENDED_AT_THE_START)
+    grid = [*TINY, "trainer.episodes=3", "seed=0,1,2", "sweep.name=brief"]
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        swept(*grid, code=1)
+    begun = runs("brief")
+    assert begun.keys() == {"", "seed=0", "seed=1", "seed=2"}
+    swept(*grid)
+    sync(["reap=false"])
+    found = runs("brief")
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    assert {name: run.info.run_id for name, run in found.items()} == {
+        name: run.info.run_id for name, run in begun.items()
+    }
+    assert [found[f"seed={seed}"].data.params["seed"] for seed in range(3)] == ["0", "1", "2"]
+
+
 SEARCH = (
     *TINY, "trainer.episodes=200", "trainer.eval_every=20", "seed=3",
     "hydra/sweeper=optuna", "hydra.sweeper.startup=2",

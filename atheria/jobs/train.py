@@ -51,6 +51,7 @@ REPORT_FRAMES, REPORT_SIDE, REPORT_MOMENTS = 48, 256, 17
 REPORT_STEPS = 256
 """Steps up to which the report looks beyond the evaluations' horizon, four times as far at most."""
 PICTURE = "pictures/rollout.png"
+CONFIG = "config.yaml"
 PRUNED_TAG = "atheria.pruned"
 
 
@@ -61,13 +62,11 @@ class Part(Protocol):
         name: What the run is called.
         parent: ID of the sweep's run; None where that is not tracked.
         tags: What the run is known by in the sweep.
-        has_begun: Whether an earlier job has made the run.
     """
 
     name: str
     parent: str | None
     tags: dict[str, str]
-    has_begun: bool
 
     def started(self, run_id: str, folder: Path) -> None:
         """Hears which run it is."""
@@ -209,11 +208,17 @@ def _start(config: TrainConfig, found: Resumption | None, part: Part | None) -> 
         return
     tags = None
     if part is not None:
-        tags = part.tags if part.has_begun else None
+        tags = part.tags
     elif config.trainer.resume == "auto":
         tags = {CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
     folder = resume.begun(config, tags) if tags is not None else None
-    with new_run(config, part) if folder is None else reopen_run(config.tracking, folder) as logged:
+    if folder is None:
+        with new_run(config, part) as logged:
+            yield logged
+        return
+    with reopen_run(config.tracking, folder) as logged:
+        if not (folder / CONFIG).is_file():  # it was ended before its settings were logged
+            _log_settings(logged, config)
         yield logged
 
 
@@ -228,13 +233,18 @@ def new_run(config: TrainConfig, part: Part | None) -> Iterator[LoggedRun]:
         tags |= part.tags
         tracking = replace(tracking, run_name=None)
     with start_run(tracking, resume.home(config), name, tags, parent) as logged:
-        logged.log_params(_settings(config))
-        _log_config(logged, _settings(config))
+        _log_settings(logged, config)
         yield logged
 
 
+def _log_settings(logged: LoggedRun, config: TrainConfig) -> None:
+    settings = _settings(config)
+    logged.log_params(settings)
+    _log_config(logged, settings)
+
+
 def _log_config(logged: LoggedRun, settings: dict[str, Any]) -> None:
-    path = logged.folder / "config.yaml"
+    path = logged.folder / CONFIG
     atomically(path, lambda file: file.write_text(OmegaConf.to_yaml(settings)))
     logged.log_file(path)
 

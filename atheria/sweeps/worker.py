@@ -31,7 +31,6 @@ class Part:
         self.name = point.label
         self.parent = point.parent
         self.tags = {SWEEP_TAG: point.sweep, POINT_TAG: point.digest}
-        self.has_begun = Started.of(point) is not None
         self._point = point
 
     def started(self, run_id: str, folder: Path) -> None:
