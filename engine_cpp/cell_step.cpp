@@ -19,8 +19,10 @@ constexpr std::int32_t infinity = 0x7F800000;  // its bits
 constexpr auto most_cells = Batch::most_cells;
 constexpr auto at_once = static_cast<std::size_t>(FieldSums::at_once);
 
-// A tile with the cells around it.
+// A tile with the cells around it, and how many are laid out at once.
 constexpr std::size_t field_side = tile::side + 2;
+constexpr std::size_t field_cells = field_side * field_side;
+constexpr std::size_t fields = 8;
 
 // The cells of the tiles around one, row by row, that are beside a cell of it.
 constexpr std::array<Mask, 9> beside = {tile::east & tile::south,
@@ -33,6 +35,46 @@ constexpr std::array<Mask, 9> beside = {tile::east & tile::south,
                                         tile::north,
                                         tile::west & tile::north};
 
+// Where a cell of one of the nine tiles around a field's is in it.
+std::size_t place_in_field(std::size_t cell, std::size_t around) {
+  const auto x = cell % 8 + 8 * (around % 3) - 7;
+  const auto y = cell / 8 + 8 * (around / 3) - 7;
+  return y * field_side + x;
+}
+
+void list(const Batch& batch, const ScatteredStep& work, Listing& listing) {
+  listing.is_whole = false;
+  listing.cells.clear();
+  listing.matter.clear();
+  listing.groups.clear();
+  const auto tiles = batch.end_tile - batch.first_tile;
+  for (std::size_t own = 0; own < tiles; ++own) {
+    const auto [universe, tile] = work.tiles[batch.first_tile + own];
+    const auto& next = work.next[universe].cells;
+    const auto& now = work.now[universe].cells;
+    const auto field = own % fields * field_cells;
+    const auto placed = [&](std::size_t cell, std::size_t around) {
+      return static_cast<std::uint16_t>(field + place_in_field(cell, around));
+    };
+    const auto own_byte = static_cast<std::uint8_t>(own);
+    tile::for_each(next.mask(tile), [&](std::size_t cell) {
+      listing.cells.push_back({placed(cell, 4), static_cast<std::uint8_t>(cell), own_byte});
+    });
+    const auto& around = next.around(tile);
+    for (std::size_t i = 0; i < around.size(); ++i) {
+      const auto index = around[i];
+      if (index >= now.tiles()) continue;  // planning kept the indices
+      tile::for_each(now.mask(index) & beside[i], [&](std::size_t cell) {
+        listing.matter.push_back({index, placed(cell, i), static_cast<std::uint8_t>(cell), own_byte});
+      });
+    }
+    if (own % fields == fields - 1 || own + 1 == tiles) {
+      listing.groups.push_back({listing.cells.size(), listing.matter.size()});
+    }
+  }
+  listing.is_whole = true;
+}
+
 // Steps batches, one after the other.
 class Stepper {
  public:
@@ -41,9 +83,9 @@ class Stepper {
         work_(work),
         width_(work.next.front().width()),
         stride_(kernel.sums().size() * width_),
-        field_(field_side * field_side * width_),
+        fields_(fields * field_cells * width_),
         sums_((most_cells + at_once) * stride_) {
-    places_.fill(place_in_field(0, 4));
+    places_.fill(fields_.data() + place_in_field(0, 4) * width_);
     for (const auto& sum : kernel.sums()) {
       tap_counts_.push_back(static_cast<std::int64_t>(sum.size()));
       for (const auto& tap : sum) {
@@ -54,105 +96,88 @@ class Stepper {
   }
 
   // Whether the cells stay finite.
-  bool step(const Batch& batch) {
-    size_ = 0;
-    tiles_.clear();
-    matter_.clear();
-    for (auto i = batch.first_tile; i < batch.end_tile; ++i) add(work_.tiles[i]);
-    add_up();
+  bool step(const Batch& batch, Listing& listing) {
+    if (!listing.is_whole) list(batch, work_, listing);
+    locate(batch, listing);
+    add_up(listing);
     const bool all_fire = work_.physics.fire_rate == 1;
-    if (!all_fire) draw_fires();
-    kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(size_),
+    if (!all_fire) draw_fires(batch, listing);
+    const auto count = listing.cells.size();
+    kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(count),
                  work_.physics, answers_.data(), largest_.data());
-    return settle();
+    settle(batch, listing);
+    return *std::max_element(largest_.begin(), largest_.begin() + count) < infinity;
   }
 
  private:
-  struct Added {
-    Mask* mask;  // becomes that of matter
-    Mask evaluated;
-    std::size_t cells, matter;  // evaluated; in it or beside
-  };
-
-  // What there is to do for a tile. What is far in memory is fetched meanwhile.
-  void add(TileIndex index) {
-    auto& next = work_.next[index.universe];
-    auto& mask = next.cells.mask(index.tile);
-    const auto cells_before = size_;
-    const auto matter_before = matter_.size();
-    auto* const numbers = next.overwrite(index.tile, mask);
-    const auto place = next.cells.place(index.tile);
-    tile::for_each(mask, [&](std::size_t cell) {
-      places_[size_] = place_in_field(cell, 4);
-      answers_[size_] = numbers + cell * width_;
-      __builtin_prefetch(answers_[size_], 1);
-      if (work_.physics.fire_rate < 1) place_at(place, cell, index.universe);
-      ++size_;
-    });
-    const auto& now = work_.now[index.universe];
-    const auto& around = next.cells.around(index.tile);
-    for (std::size_t i = 0; i < around.size(); ++i) {
-      const std::size_t tile = around[i];
-      if (tile >= now.cells.tiles()) continue;  // planning kept the indices
-      const auto* const known = now.tile(tile);
-      tile::for_each(now.cells.mask(tile) & beside[i], [&](std::size_t cell) {
-        matter_.push_back({known + cell * width_, place_in_field(cell, i)});
-        __builtin_prefetch(matter_.back().numbers);
-      });
+  // Finds in memory what is listed; what is far is fetched meanwhile.
+  void locate(const Batch& batch, const Listing& listing) {
+    std::array<const float*, most_cells> now;
+    std::array<float*, most_cells> next;
+    for (auto i = batch.first_tile; i < batch.end_tile; ++i) {
+      const auto [universe, tile] = work_.tiles[i];
+      auto& tiles = work_.next[universe];
+      now[i - batch.first_tile] = work_.now[universe].tile(0);
+      next[i - batch.first_tile] = tiles.overwrite(tile, tiles.cells.mask(tile));
     }
-    tiles_.push_back({&mask, mask, size_ - cells_before, matter_.size() - matter_before});
-  }
-
-  // Where a cell of the nine tiles around the field's is in it.
-  float* place_in_field(std::size_t cell, std::size_t tile) {
-    const auto x = cell % 8 + 8 * (tile % 3) - 7;
-    const auto y = cell / 8 + 8 * (tile / 3) - 7;
-    return field_.data() + (y * field_side + x) * width_;
+    auto* answer = answers_.data();
+    auto* at = places_.data();
+    for (const auto& [place, cell, tile] : listing.cells) {
+      *at++ = fields_.data() + place * width_;
+      *answer++ = next[tile] + cell * width_;
+      __builtin_prefetch(answer[-1], 1);
+    }
+    matter_.resize(listing.matter.size());
+    auto* matter = matter_.data();
+    for (const auto& [index, place, cell, tile] : listing.matter) {
+      *matter++ = {now[tile] + (index * tile::cells + cell) * width_, fields_.data() + place * width_};
+      __builtin_prefetch(matter[-1].numbers);
+    }
   }
 
   // The sums of all cells.
-  void add_up() {
+  void add_up(const Listing& listing) {
     const FieldSums what{taps_.data(), tap_counts_.data(), static_cast<std::int64_t>(tap_counts_.size()),
                          static_cast<std::int64_t>(width_)};
-    const auto* matter = matter_.data();
-    const auto* places = places_.data();
-    auto* sums = sums_.data();
-    for (const auto& added : tiles_) {
-      kernels().sum_around(what, matter, static_cast<std::int64_t>(added.matter), places,
-                           static_cast<std::int64_t>(added.cells), sums);
-      matter += added.matter;
-      places += added.cells;
-      sums += added.cells * stride_;
+    std::size_t cell = 0;
+    std::size_t matter = 0;
+    for (const auto& [end_cell, end_matter] : listing.groups) {
+      kernels().sum_around(what, matter_.data() + matter, static_cast<std::int64_t>(end_matter - matter),
+                           places_.data() + cell, static_cast<std::int64_t>(end_cell - cell),
+                           sums_.data() + cell * stride_);
+      cell = end_cell;
+      matter = end_matter;
     }
   }
 
   // Where matter is now.
-  bool settle() {
-    bool finite = true;
-    const auto* of_cell = largest_.data();
-    for (const auto& added : tiles_) {
-      Mask matter = 0;
-      tile::for_each(added.evaluated, [&](std::size_t cell) {
-        matter |= Mask{*of_cell > 0} << cell;
-        finite &= *of_cell < infinity;
-        ++of_cell;
-      });
-      *added.mask = matter;
+  void settle(const Batch& batch, const Listing& listing) {
+    std::array<Mask, most_cells> matter;
+    const auto tiles = batch.end_tile - batch.first_tile;
+    std::fill_n(matter.begin(), tiles, 0);
+    const auto* size = largest_.data();
+    for (const auto& listed : listing.cells) matter[listed.tile] |= Mask{*size++ > 0} << listed.cell;
+    for (std::size_t own = 0; own < tiles; ++own) {
+      const auto [universe, tile] = work_.tiles[batch.first_tile + own];
+      work_.next[universe].cells.mask(tile) = matter[own];
     }
-    return finite;
   }
 
-  void place_at(Place place, std::size_t cell, std::size_t universe) {
-    x_[size_] = static_cast<std::uint32_t>(place.x * tile::side) + static_cast<std::uint32_t>(cell % 8);
-    y_[size_] = static_cast<std::uint32_t>(place.y * tile::side) + static_cast<std::uint32_t>(cell / 8);
-    stream_[size_] = static_cast<std::uint32_t>(universe) * stream::count + stream::fire;
-  }
-
-  void draw_fires() {
+  void draw_fires(const Batch& batch, const Listing& listing) {
     const auto step = static_cast<std::uint32_t>(work_.step);
     const auto rate = static_cast<float>(work_.physics.fire_rate);
-    for (std::size_t i = 0; i < size_; ++i) {
-      fires_[i] = uniform(philox({x_[i], y_[i], step, stream_[i]}, work_.seed)[0]) < rate;
+    std::array<std::uint32_t, most_cells> x, y, streams;
+    const auto count = listing.cells.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto& listed = listing.cells[i];
+      const auto [universe, tile] = work_.tiles[batch.first_tile + listed.tile];
+      const auto place = work_.next[universe].cells.place(tile);
+      x[i] = static_cast<std::uint32_t>(place.x * tile::side) + listed.cell % 8;
+      y[i] = static_cast<std::uint32_t>(place.y * tile::side) + listed.cell / 8;
+      streams[i] = static_cast<std::uint32_t>(universe) * stream::count + stream::fire;
+    }
+    for (std::size_t i = 0; i < count; ++i) {
+      fires_[i] = uniform(philox({x[i], y[i], step, streams[i]}, work_.seed)[0]) < rate;
     }
   }
 
@@ -162,15 +187,12 @@ class Stepper {
   std::size_t stride_;  // numbers of all sums of a cell
   std::vector<FieldSums::Tap> taps_;
   std::vector<std::int64_t> tap_counts_;
-  std::size_t size_ = 0;            // cells of the batch
-  std::vector<Added> tiles_;        // of the batch
-  std::vector<PlacedCell> matter_;  // in or beside each of them
-  std::vector<float> field_;        // of one of them; 0 but while its sums are written
+  std::vector<PlacedCell> matter_;
+  std::vector<float> fields_;  // 0 but while sums are written
   std::vector<float> sums_;
-  std::array<const float*, most_cells + at_once> places_;  // of the cells, in the field
+  std::array<const float*, most_cells + at_once> places_;  // of the cells, in the fields
   std::array<float*, most_cells> answers_;                 // where the cells go
   std::array<std::int32_t, most_cells> largest_;
-  std::array<std::uint32_t, most_cells> x_, y_, stream_;
   std::array<std::uint8_t, most_cells> fires_;
 };
 
@@ -186,7 +208,8 @@ bool step_cells(const CellKernel& kernel, const ScatteredStep& work) {
         auto& stepper = steppers[static_cast<std::size_t>(thread_index())];
         if (!stepper) stepper.emplace(kernel, work);
         for (auto i = begin; i < end; ++i) {
-          if (!stepper->step(work.batches[static_cast<std::size_t>(i)])) finite = false;
+          const auto batch = static_cast<std::size_t>(i);
+          if (!stepper->step(work.batches[batch], work.listings[batch])) finite = false;
         }
       },
       parts_a_share);

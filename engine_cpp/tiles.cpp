@@ -127,19 +127,22 @@ void CellSet::dilate_by_one() {
 }
 
 void CellSet::dilate(const CellSet& other, std::int64_t radius) {
-  const auto structure = other.structure_;
-  if (structure_ == structure && dilated_.structure == structure && dilated_.radius == radius &&
-      dilated_.from == other.masks_) {
+  if (structure_ == other.structure_ && dilated_.radius == radius && other.is(dilated_.from)) {
     masks_ = dilated_.to;
     return;
   }
   dilated_.radius = -1;  // until it is whole: memory may run out
-  dilated_.from = other.masks_;
   copy_tiles(other);
   for (std::int64_t reached = 0; reached < radius; ++reached) dilate_by_one();
-  dilated_.structure = structure_;
-  dilated_.radius = radius;
+  dilated_.from = state_with(other);
   dilated_.to = masks_;
+  dilated_.radius = radius;
+}
+
+CellSet::State CellSet::state_with(const CellSet& other) const {
+  State state{structure_, other.masks_};
+  state.masks.resize(tiles());
+  return state;
 }
 
 Cell Tiles::row(std::size_t index, std::int64_t y) {

@@ -75,6 +75,16 @@ class CellSet {
   // Becomes all cells within `radius` of another set's, whose tiles keep their indices.
   void dilate(const CellSet& other, std::int64_t radius);
 
+  // What tells whether a set is as it was.
+  struct State {
+    std::uint64_t structure = 0;
+    std::vector<Mask> masks{};
+  };
+  bool is(const State& state) const { return structure_ == state.structure && masks_ == state.masks; }
+
+  // That of this set with the cells of another, whose tiles it has in the same order, and perhaps more.
+  State state_with(const CellSet& other) const;
+
   // The tiles around one, itself among them: of a set that was dilated all that have ever reached into it.
   const Around& around(std::size_t tile) const { return around_[tile]; }
 
@@ -102,9 +112,9 @@ class CellSet {
 
   // What a set was made of and became: matter that stays where it is asks for the same in every step.
   struct Dilated {
-    std::uint64_t structure = 0;
+    State from;
     std::int64_t radius = 0;
-    std::vector<Mask> from, to;
+    std::vector<Mask> to;
   };
 
   void copy_tiles(const CellSet& other);

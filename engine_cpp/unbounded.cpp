@@ -163,7 +163,7 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
   const bool in_vacuum = physics.harmonic.level > 0;
   const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);
   const auto evaluated = plan(in_vacuum ? physics.harmonic.reach : radius_of(law));
-  const ScatteredStep work{now_, next_, tiles_, batches_, physics, seed, step_count_};
+  const ScatteredStep work{now_, next_, tiles_, batches_, listings_, physics, seed, step_count_};
   bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
   if (finite && physics.normalise == Normalise::global) finite = restore_energy();
   std::vector<Tiles> quiet;
@@ -181,21 +181,27 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
 
 // Decides which cells the step evaluates; returns how many they are.
 std::int64_t Unbounded::plan(std::int64_t radius) {
-  std::size_t evaluated = 0;
-  auto in_batch = Batch::most_cells;
+  const bool is_as_before = is_planned(radius);
+  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
+    auto& next = next_[universe];
+    next.plan(now_[universe], radius);
+    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) {
+      if (next.cells.mask(tile) == 0) next.overwrite(tile, 0);
+    }
+  }
+  if (is_as_before) return static_cast<std::int64_t>(planned_cells_);
+  planned_.clear();  // until it is whole
   tiles_.clear();
   batches_.clear();
   evaluated_tiles_.clear();
+  planned_cells_ = 0;
+  auto in_batch = Batch::most_cells;
   for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    auto& next = next_[universe];
+    const auto& next = next_[universe].cells;
     const auto first = tiles_.size();
-    next.plan(now_[universe], radius);
-    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) {
-      const auto cells = tile::count(next.cells.mask(tile));
-      if (cells == 0) {
-        next.overwrite(tile, 0);
-        continue;
-      }
+    for (std::size_t tile = 0; tile < next.tiles(); ++tile) {
+      const auto cells = tile::count(next.mask(tile));
+      if (cells == 0) continue;
       if (in_batch + cells > Batch::most_cells) {
         batches_.push_back({tiles_.size(), 0});
         in_batch = 0;
@@ -203,11 +209,26 @@ std::int64_t Unbounded::plan(std::int64_t radius) {
       tiles_.push_back({universe, tile});
       batches_.back().end_tile = tiles_.size();
       in_batch += cells;
-      evaluated += cells;
+      planned_cells_ += cells;
     }
     evaluated_tiles_.push_back(tiles_.size() - first);
   }
-  return static_cast<std::int64_t>(evaluated);
+  listings_.resize(batches_.size());
+  for (auto& listing : listings_) listing.is_whole = false;
+  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
+    planned_.push_back(next_[universe].cells.state_with(now_[universe].cells));
+  }
+  planned_radius_ = radius;
+  return static_cast<std::int64_t>(planned_cells_);
+}
+
+// Whether the last plan is for what there is now.
+bool Unbounded::is_planned(std::int64_t radius) const {
+  if (planned_.size() != now_.size() || planned_radius_ != radius) return false;
+  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
+    if (!now_[universe].cells.is(planned_[universe])) return false;
+  }
+  return true;
 }
 
 // Empty tiles beside matter stay, where matter stays: every step would make them anew. They go when a quarter

@@ -213,6 +213,38 @@ def test_what_was_empty_beside_matter_is_no_change(tmp_path: Path) -> None:
     assert [entry["step"] for entry in engine.rollout(10, 1, stop=["fixed_point"])][-1] == 1
 
 
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data(), st.sampled_from([0.0, 0.5]), st.integers(0, 2**32 - 1))
+def test_each_step_is_that_of_a_universe_which_begins_there(
+    files: dict[str, Path], data: st.DataObject, epsilon: float, seed: int
+) -> None:
+    """Which cells a step evaluates is kept for the next one; here hands change what is there between them."""
+    rng = np.random.default_rng(seed)
+    physics = {"gamma": 0.05, "epsilon": epsilon}
+    engine, fresh = (make(files["deep_qca"], "deep_qca", "compiled", physics) for _ in range(2))
+    engine.reset("zeros", 0, None, universes=3)
+    for universe in range(3):
+        engine.set_cells(*particles(rng, 3, 10 * universe, 30), universe=universe)
+    for _ in range(8):
+        universe = data.draw(st.integers(0, 2))
+        match data.draw(st.sampled_from(["nothing", "nothing", "add", "change", "take"])):
+            case "add":
+                engine.add_particles(*particles(rng, 3, 2, 40), universe=universe)
+            case "change" | "take" as hands:
+                coordinates, amplitudes = engine.cells(universe=universe)
+                factor = np.complex64(2.0 if hands == "change" else 0.0)
+                engine.add_particles(coordinates[:2], factor * amplitudes[:2], universe=universe)
+        fresh.reset("zeros", 0, None, universes=3)
+        for other in range(3):
+            fresh.set_cells(*engine.cells(universe=other), universe=other)
+        engine.step_native()
+        fresh.step_native()
+        assert engine.info()["evaluated_cells"] == fresh.info()["evaluated_cells"]
+        for other in range(3):
+            for got, expected in zip(engine.cells(universe=other), fresh.cells(universe=other), strict=True):
+                np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
