@@ -116,9 +116,8 @@ class Stepper {
     std::array<float*, most_cells> next;
     for (auto i = batch.first_tile; i < batch.end_tile; ++i) {
       const auto [universe, tile] = work_.tiles[i];
-      auto& tiles = work_.next[universe];
       now[i - batch.first_tile] = work_.now[universe].tile(0);
-      next[i - batch.first_tile] = tiles.overwrite(tile, tiles.cells.mask(tile));
+      next[i - batch.first_tile] = work_.next[universe].tile(tile);
     }
     auto* answer = answers_.data();
     auto* at = places_.data();

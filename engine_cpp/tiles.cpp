@@ -162,12 +162,9 @@ void Tiles::set(std::int64_t x, std::int64_t y, const float* numbers) {
   const bool occupied = Content::of(numbers, width_).occupied;
   if (!occupied && find(x, y) == nullptr) return;
   const auto index = cells.insert({tile::of(x), tile::of(y)});
-  if (index >= dirty_.size()) make_room(index + 1 + index / 2);
+  if (index >= room()) make_room(index + 1 + index / 2);
   const auto cell = tile::index(x, y);
-  // The place of a tile that was dropped may hold what that tile held.
-  if (cells.mask(index) == 0) overwrite(index, 0);
   std::copy_n(numbers, width_, tile(index) + cell * width_);
-  dirty_[index] |= tile::bit(cell);
   cells.mask(index) |= tile::bit(cell);
   if (occupied) return;
   cells.mask(index) &= ~tile::bit(cell);
@@ -175,34 +172,22 @@ void Tiles::set(std::int64_t x, std::int64_t y, const float* numbers) {
 }
 
 void Tiles::drop_empty() {
-  cells.drop_empty([this](std::size_t from, std::size_t to) {
-    std::copy_n(tile(from), tile::cells * width_, tile(to));
-    dirty_[to] = dirty_[from];
-  });
+  cells.drop_empty(
+      [this](std::size_t from, std::size_t to) { std::copy_n(tile(from), tile::cells * width_, tile(to)); });
 }
 
 void Tiles::plan(const Tiles& other, std::int64_t radius) {
   cells.dilate(other.cells, radius);
   const auto needed = cells.tiles();
   constexpr std::size_t few = 64;
-  if (dirty_.size() >= needed && dirty_.size() <= 4 * needed + few) return;
+  if (room() >= needed && room() <= 4 * needed + few) return;
   Numbers().swap(numbers_);  // before the new ones: they need not exist together
-  std::vector<Mask>().swap(dirty_);
   make_room(needed + needed / 2);
 }
 
-void Tiles::make_room(std::size_t tiles) {
-  dirty_.resize(tiles, ~Mask{0});
-  numbers_.resize(tiles * tile::cells * width_);
-}
+std::size_t Tiles::room() const { return numbers_.size() / (tile::cells * width_); }
 
-float* Tiles::overwrite(std::size_t index, Mask written) {
-  auto* const first = tile(index);
-  tile::for_each(dirty_[index] & ~written,
-                 [&](std::size_t cell) { std::fill_n(first + cell * width_, width_, 0.0F); });
-  dirty_[index] = written;
-  return first;
-}
+void Tiles::make_room(std::size_t tiles) { numbers_.resize(tiles * tile::cells * width_); }
 
 bool Tiles::settle(std::size_t index) {
   bool finite = true;
@@ -222,7 +207,12 @@ bool Tiles::operator==(const Tiles& other) const {
     if (cells.mask(i) == 0) continue;
     const auto same = other.cells.find(cells.place(i));
     if (same == CellSet::none || cells.mask(i) != other.cells.mask(same)) return false;
-    if (!std::equal(tile(i), tile(i) + tile::cells * width_, other.tile(same))) return false;
+    bool is_same = true;
+    tile::for_each(cells.mask(i), [&](std::size_t cell) {
+      const auto* const numbers = tile(i) + cell * width_;
+      is_same &= std::equal(numbers, numbers + width_, other.tile(same) + cell * width_);
+    });
+    if (!is_same) return false;
   }
   return true;
 }

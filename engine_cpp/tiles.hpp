@@ -150,7 +150,8 @@ struct Untouched : std::allocator<Value> {
   }
 };
 
-// A set of cells with their 2d numbers, Re before Im, cell by cell: what is outside the set is vacuum.
+// A set of cells with their 2d numbers, Re before Im, cell by cell. What is outside the set is vacuum, and
+// has any numbers.
 class Tiles {
  public:
   explicit Tiles(std::int64_t d_state) : width_(2 * static_cast<std::size_t>(d_state)) {}
@@ -169,9 +170,6 @@ class Tiles {
 
   // Prepares to be written anew: the cells within `radius` of another's. What the numbers were is lost.
   void plan(const Tiles& other, std::int64_t radius);
-
-  // A planned tile of which the cells `written` will be written; the others are vacuum.
-  float* overwrite(std::size_t index, Mask written);
 
   // Takes cells without a number other than 0 out of a tile's mask; false where a number is not finite.
   bool settle(std::size_t index);
@@ -193,11 +191,11 @@ class Tiles {
  private:
   using Numbers = std::vector<float, Untouched<float>>;
 
+  std::size_t room() const;  // of so many tiles
   void make_room(std::size_t tiles);
 
   std::size_t width_;
-  Numbers numbers_;          // of more tiles than there are, lest every step allocate
-  std::vector<Mask> dirty_;  // of each of these: the cells that may be other than 0
+  Numbers numbers_;  // of more tiles than there are, lest every step allocate
 };
 
 // Whether numbers hold matter, and whether all are finite.

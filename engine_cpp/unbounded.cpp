@@ -183,11 +183,7 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
 std::int64_t Unbounded::plan(std::int64_t radius) {
   const bool is_as_before = is_planned(radius);
   for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    auto& next = next_[universe];
-    next.plan(now_[universe], radius);
-    for (std::size_t tile = 0; tile < next.cells.tiles(); ++tile) {
-      if (next.cells.mask(tile) == 0) next.overwrite(tile, 0);
-    }
+    next_[universe].plan(now_[universe], radius);
   }
   if (is_as_before) return static_cast<std::int64_t>(planned_cells_);
   planned_.clear();  // until it is whole
@@ -261,7 +257,7 @@ bool Unbounded::restore_energy() {
     const auto [universe, index] = tiles_[i];
     auto& tiles = next_[universe];
     auto* const numbers = tiles.tile(index);
-    tile::for_each(tiles.cells.mask(index), [&](std::size_t cell) {  // the others stay 0, whatever the factor
+    tile::for_each(tiles.cells.mask(index), [&](std::size_t cell) {
       for (std::size_t c = 0; c < tiles.width(); ++c) numbers[cell * tiles.width() + c] *= factors[universe];
     });
     return tiles.settle(index);

@@ -183,14 +183,15 @@ class Windows {
       const auto& now = work_.now[universe];
       const auto place = next.cells.place(index);
       const auto mask = next.cells.mask(index);
-      const auto known = index < now.cells.tiles();  // planning kept the indices
-      auto* const numbers = next.overwrite(index, mask);
+      const auto matter = index < now.cells.tiles() ? now.cells.mask(index) : 0;  // planning kept the indices
+      auto* const numbers = next.tile(index);
       tile::for_each(mask, [&](std::size_t cell) {
         const auto x = place.x * tile::side + static_cast<std::int64_t>(cell % 8);
         const auto y = place.y * tile::side + static_cast<std::int64_t>(cell / 8);
         auto* const own = numbers + cell * next.width();
         propose(delta, x - block.x, y - block.y, own, next.width());
-        advance_cell(known ? now.tile(index) + cell * now.width() : nullptr, fires(x, y, universe),
+        const bool is_matter = (matter & tile::bit(cell)) != 0;
+        advance_cell(is_matter ? now.tile(index) + cell * now.width() : nullptr, fires(x, y, universe),
                      work_.physics, own, next.width());
       });
       if (!next.settle(index)) finite_ = false;
