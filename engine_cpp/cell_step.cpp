@@ -19,10 +19,11 @@ constexpr std::int32_t infinity = 0x7F800000;  // its bits
 constexpr auto most_cells = Batch::most_cells;
 constexpr auto at_once = static_cast<std::size_t>(FieldSums::at_once);
 
-// A tile with the cells around it, and how many are laid out at once.
+// A tile with the cells around it, and how many are laid out at once: no more than make so many cells.
 constexpr std::size_t field_side = tile::side + 2;
 constexpr std::size_t field_cells = field_side * field_side;
 constexpr std::size_t fields = 8;
+constexpr std::size_t group_cells = 16;
 
 // The cells of the tiles around one, row by row, that are beside a cell of it.
 constexpr std::array<Mask, 9> beside = {tile::east & tile::south,
@@ -35,45 +36,18 @@ constexpr std::array<Mask, 9> beside = {tile::east & tile::south,
                                         tile::north,
                                         tile::west & tile::north};
 
-// Where a cell of one of the nine tiles around a field's is in it.
-std::size_t place_in_field(std::size_t cell, std::size_t around) {
-  const auto x = cell % 8 + 8 * (around % 3) - 7;
-  const auto y = cell / 8 + 8 * (around / 3) - 7;
-  return y * field_side + x;
-}
-
-void list(const Batch& batch, const ScatteredStep& work, Listing& listing) {
-  listing.is_whole = false;
-  listing.cells.clear();
-  listing.matter.clear();
-  listing.groups.clear();
-  const auto tiles = batch.end_tile - batch.first_tile;
-  for (std::size_t own = 0; own < tiles; ++own) {
-    const auto [universe, tile] = work.tiles[batch.first_tile + own];
-    const auto& next = work.next[universe].cells;
-    const auto& now = work.now[universe].cells;
-    const auto field = own % fields * field_cells;
-    const auto placed = [&](std::size_t cell, std::size_t around) {
-      return static_cast<std::uint16_t>(field + place_in_field(cell, around));
-    };
-    const auto own_byte = static_cast<std::uint8_t>(own);
-    tile::for_each(next.mask(tile), [&](std::size_t cell) {
-      listing.cells.push_back({placed(cell, 4), static_cast<std::uint8_t>(cell), own_byte});
-    });
-    const auto& around = next.around(tile);
-    for (std::size_t i = 0; i < around.size(); ++i) {
-      const auto index = around[i];
-      if (index >= now.tiles()) continue;  // planning kept the indices
-      tile::for_each(now.mask(index) & beside[i], [&](std::size_t cell) {
-        listing.matter.push_back({index, placed(cell, i), static_cast<std::uint8_t>(cell), own_byte});
-      });
-    }
-    if (own % fields == fields - 1 || own + 1 == tiles) {
-      listing.groups.push_back({listing.cells.size(), listing.matter.size()});
+// Where the cells of the nine tiles around a field's are in it; those that are not beside it, anywhere.
+constexpr auto places_in_field = [] {
+  std::array<std::array<std::uint16_t, tile::cells>, 9> places{};
+  for (std::size_t around = 0; around < places.size(); ++around) {
+    for (std::size_t cell = 0; cell < tile::cells; ++cell) {
+      const auto x = cell % 8 + 8 * (around % 3) - 7;
+      const auto y = cell / 8 + 8 * (around / 3) - 7;
+      places[around][cell] = static_cast<std::uint16_t>(y * field_side + x);
     }
   }
-  listing.is_whole = true;
-}
+  return places;
+}();
 
 // Steps batches, one after the other.
 class Stepper {
@@ -85,7 +59,7 @@ class Stepper {
         stride_(kernel.sums().size() * width_),
         fields_(fields * field_cells * width_),
         sums_((most_cells + at_once) * stride_) {
-    places_.fill(fields_.data() + place_in_field(0, 4) * width_);
+    places_.fill(fields_.data() + places_in_field[4][0] * width_);
     for (const auto& sum : kernel.sums()) {
       tap_counts_.push_back(static_cast<std::int64_t>(sum.size()));
       for (const auto& tap : sum) {
@@ -97,20 +71,67 @@ class Stepper {
 
   // Whether the cells stay finite.
   bool step(const Batch& batch, Listing& listing) {
-    if (!listing.is_whole) list(batch, work_, listing);
-    locate(batch, listing);
+    listing.is_whole ? locate(batch, listing) : list(batch, listing);
     add_up(listing);
     const bool all_fire = work_.physics.fire_rate == 1;
     if (!all_fire) draw_fires(batch, listing);
-    const auto count = listing.cells.size();
+    const auto count = listing.groups.back().end_cell;
     kernel_.step(sums_.data(), all_fire ? nullptr : fires_.data(), static_cast<std::int64_t>(count),
                  work_.physics, answers_.data(), largest_.data());
-    settle(batch, listing);
-    return *std::max_element(largest_.begin(), largest_.begin() + count) < infinity;
+    return settle(batch, listing);
   }
 
  private:
-  // Finds in memory what is listed; what is far is fetched meanwhile.
+  void list(const Batch& batch, Listing& listing) {
+    listing.groups.clear();
+    std::size_t cells = 0;
+    std::size_t matter = 0;
+    std::size_t first_cell = 0;  // of the group
+    std::size_t first_tile = 0;
+    const auto tiles = batch.end_tile - batch.first_tile;
+    for (std::size_t own = 0; own < tiles; ++own) {
+      const auto [universe, tile] = work_.tiles[batch.first_tile + own];
+      const auto& next = work_.next[universe].cells;
+      const auto& now = work_.now[universe].cells;
+      const auto field = (own - first_tile) * field_cells;
+      const auto own_byte = static_cast<std::uint8_t>(own);
+      auto* const answers = work_.next[universe].tile(tile);
+      tile::for_each(next.mask(tile), [&](std::size_t cell) {
+        const auto placed = static_cast<std::uint16_t>(field + places_in_field[4][cell]);
+        const Listing::Cell listed{placed, static_cast<std::uint8_t>(cell), own_byte};
+        listing.cells[cells] = listed;
+        place(cells++, listed, answers);
+      });
+      make_room(listing, matter + field_cells);
+      auto* to_list = listing.matter.data() + matter;
+      auto* to_find = matter_.data() + matter;
+      const auto* const numbers = work_.now[universe].tile(0);
+      const auto& around = next.around(tile);
+      for (std::size_t i = 0; i < around.size(); ++i) {
+        const auto index = around[i];
+        if (index >= now.tiles()) continue;  // planning kept the indices
+        tile::for_each(now.mask(index) & beside[i], [&](std::size_t cell) {
+          const auto placed = static_cast<std::uint16_t>(field + places_in_field[i][cell]);
+          *to_list = {index, placed, static_cast<std::uint8_t>(cell), own_byte};
+          *to_find++ = found(*to_list++, numbers);
+        });
+      }
+      matter = static_cast<std::size_t>(to_find - matter_.data());
+      if (own + 1 == tiles || own + 1 == first_tile + fields || cells >= first_cell + group_cells) {
+        listing.groups.push_back({cells, matter});
+        first_cell = cells;
+        first_tile = own + 1;
+      }
+    }
+    listing.is_whole = true;
+  }
+
+  void make_room(Listing& listing, std::size_t matter) {
+    if (listing.matter.size() < matter) listing.matter.resize(2 * matter);
+    if (matter_.size() < matter) matter_.resize(2 * matter);
+  }
+
+  // Finds in memory what is listed.
   void locate(const Batch& batch, const Listing& listing) {
     std::array<const float*, most_cells> now;
     std::array<float*, most_cells> next;
@@ -119,19 +140,25 @@ class Stepper {
       now[i - batch.first_tile] = work_.now[universe].tile(0);
       next[i - batch.first_tile] = work_.next[universe].tile(tile);
     }
-    auto* answer = answers_.data();
-    auto* at = places_.data();
-    for (const auto& [place, cell, tile] : listing.cells) {
-      *at++ = fields_.data() + place * width_;
-      *answer++ = next[tile] + cell * width_;
-      __builtin_prefetch(answer[-1], 1);
+    const auto [cells, matter] = listing.groups.back();
+    for (std::size_t i = 0; i < cells; ++i) place(i, listing.cells[i], next[listing.cells[i].tile]);
+    if (matter_.size() < matter) matter_.resize(matter);
+    for (std::size_t i = 0; i < matter; ++i) {
+      matter_[i] = found(listing.matter[i], now[listing.matter[i].tile]);
     }
-    matter_.resize(listing.matter.size());
-    auto* matter = matter_.data();
-    for (const auto& [index, place, cell, tile] : listing.matter) {
-      *matter++ = {now[tile] + (index * tile::cells + cell) * width_, fields_.data() + place * width_};
-      __builtin_prefetch(matter[-1].numbers);
-    }
+  }
+
+  // What is far in memory is fetched meanwhile.
+  void place(std::size_t i, const Listing::Cell& listed, float* answers) {
+    places_[i] = fields_.data() + listed.place * width_;
+    answers_[i] = answers + listed.cell * width_;
+    __builtin_prefetch(answers_[i], 1);
+  }
+
+  PlacedCell found(const Listing::Matter& listed, const float* numbers) {
+    const auto* const own = numbers + (listed.index * tile::cells + listed.cell) * width_;
+    __builtin_prefetch(own);
+    return {own, fields_.data() + listed.place * width_};
   }
 
   // The sums of all cells.
@@ -149,24 +176,29 @@ class Stepper {
     }
   }
 
-  // Where matter is now.
-  void settle(const Batch& batch, const Listing& listing) {
+  // Says where matter is now; whether it is finite.
+  bool settle(const Batch& batch, const Listing& listing) {
     std::array<Mask, most_cells> matter;
     const auto tiles = batch.end_tile - batch.first_tile;
     std::fill_n(matter.begin(), tiles, 0);
-    const auto* size = largest_.data();
-    for (const auto& listed : listing.cells) matter[listed.tile] |= Mask{*size++ > 0} << listed.cell;
+    std::int32_t most = 0;
+    for (std::size_t i = 0; i < listing.groups.back().end_cell; ++i) {
+      const auto& listed = listing.cells[i];
+      matter[listed.tile] |= Mask{largest_[i] > 0} << listed.cell;
+      most = std::max(most, largest_[i]);
+    }
     for (std::size_t own = 0; own < tiles; ++own) {
       const auto [universe, tile] = work_.tiles[batch.first_tile + own];
       work_.next[universe].cells.mask(tile) = matter[own];
     }
+    return most < infinity;
   }
 
   void draw_fires(const Batch& batch, const Listing& listing) {
     const auto step = static_cast<std::uint32_t>(work_.step);
     const auto rate = static_cast<float>(work_.physics.fire_rate);
     std::array<std::uint32_t, most_cells> x, y, streams;
-    const auto count = listing.cells.size();
+    const auto count = listing.groups.back().end_cell;
     for (std::size_t i = 0; i < count; ++i) {
       const auto& listed = listing.cells[i];
       const auto [universe, tile] = work_.tiles[batch.first_tile + listed.tile];

@@ -2,6 +2,7 @@
 // has a kernel for that, else in dense windows.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -42,9 +43,9 @@ struct Listing {
   };
 
   bool is_whole = false;
-  std::vector<Cell> cells{};
-  std::vector<Matter> matter{};
-  std::vector<Group> groups{};
+  std::array<Cell, Batch::most_cells> cells;
+  std::vector<Matter> matter{};  // with room for more
+  std::vector<Group> groups{};   // the last one ends where the lists do
 };
 
 struct ScatteredStep {
