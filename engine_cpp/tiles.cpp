@@ -181,13 +181,17 @@ void Tiles::plan(const Tiles& other, std::int64_t radius) {
   const auto needed = cells.tiles();
   constexpr std::size_t few = 64;
   if (room() >= needed && room() <= 4 * needed + few) return;
-  Numbers().swap(numbers_);  // before the new ones: they need not exist together
+  numbers_ = {};  // before the new ones: they need not exist together
   make_room(needed + needed / 2);
 }
 
 std::size_t Tiles::room() const { return numbers_.size() / (tile::cells * width_); }
 
-void Tiles::make_room(std::size_t tiles) { numbers_.resize(tiles * tile::cells * width_); }
+void Tiles::make_room(std::size_t tiles) {
+  Numbers roomier(tiles * tile::cells * width_);
+  std::copy_n(numbers_.data(), numbers_.size(), roomier.data());
+  numbers_ = std::move(roomier);
+}
 
 bool Tiles::settle(std::size_t index) {
   bool finite = true;

@@ -5,12 +5,11 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
 #include "field.hpp"
+#include "numbers.hpp"
 
 namespace atheria {
 
@@ -133,23 +132,6 @@ class CellSet {
   Dilated dilated_;
 };
 
-// Leaves new elements as the memory is: their pages are first touched by the threads that write them.
-template <typename Value>
-struct Untouched : std::allocator<Value> {
-  template <typename Other>
-  struct rebind {
-    using other = Untouched<Other>;
-  };
-  template <typename Other>
-  void construct(Other* place) noexcept {
-    ::new (static_cast<void*>(place)) Other;
-  }
-  template <typename Other, typename... Arguments>
-  void construct(Other* place, Arguments&&... arguments) {
-    ::new (static_cast<void*>(place)) Other(std::forward<Arguments>(arguments)...);
-  }
-};
-
 // A set of cells with their 2d numbers, Re before Im, cell by cell. What is outside the set is vacuum, and
 // has any numbers.
 class Tiles {
@@ -189,8 +171,6 @@ class Tiles {
   bool operator==(const Tiles& other) const;
 
  private:
-  using Numbers = std::vector<float, Untouched<float>>;
-
   std::size_t room() const;  // of so many tiles
   void make_room(std::size_t tiles);
 

@@ -207,6 +207,19 @@ def test_matter_that_travels_stays_whole_and_leaves_no_memory_behind(tmp_path: P
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
 
 
+def test_a_universe_takes_the_memory_of_one_that_is_gone(tmp_path: Path) -> None:
+    engine = drifting(False, tmp_path)
+    matter = particles(np.random.default_rng(8), 4, 1000, 3000)
+    faults = []
+    for _ in range(8):
+        engine.reset("zeros", 0, None)
+        engine.set_cells(*matter)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        engine.step_native(2)
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults[1:]) < 200  # its numbers lie on some 1,200 pages
+
+
 def test_what_was_empty_beside_matter_is_no_change(tmp_path: Path) -> None:
     engine = drifting(False, tmp_path)
     engine.set_cells(np.array([[0, 0], [100, 7]]), np.full((2, 4), 0.5 + 0.5j, np.complex64))
