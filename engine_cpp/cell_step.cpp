@@ -90,7 +90,7 @@ class Stepper {
     std::size_t first_tile = 0;
     const auto tiles = batch.end_tile - batch.first_tile;
     for (std::size_t own = 0; own < tiles; ++own) {
-      const auto [universe, tile] = work_.tiles[batch.first_tile + own];
+      const auto [universe, tile] = work_.evaluation.tiles()[batch.first_tile + own];
       const auto& next = work_.next[universe].cells;
       const auto& now = work_.now[universe].cells;
       const auto field = (own - first_tile) * field_cells;
@@ -136,7 +136,7 @@ class Stepper {
     std::array<const float*, most_cells> now;
     std::array<float*, most_cells> next;
     for (auto i = batch.first_tile; i < batch.end_tile; ++i) {
-      const auto [universe, tile] = work_.tiles[i];
+      const auto [universe, tile] = work_.evaluation.tiles()[i];
       now[i - batch.first_tile] = work_.now[universe].tile(0);
       next[i - batch.first_tile] = work_.next[universe].tile(tile);
     }
@@ -188,7 +188,7 @@ class Stepper {
       most = std::max(most, largest_[i]);
     }
     for (std::size_t own = 0; own < tiles; ++own) {
-      const auto [universe, tile] = work_.tiles[batch.first_tile + own];
+      const auto [universe, tile] = work_.evaluation.tiles()[batch.first_tile + own];
       work_.next[universe].cells.mask(tile) = matter[own];
     }
     return most < infinity;
@@ -201,7 +201,7 @@ class Stepper {
     const auto count = listing.groups.back().end_cell;
     for (std::size_t i = 0; i < count; ++i) {
       const auto& listed = listing.cells[i];
-      const auto [universe, tile] = work_.tiles[batch.first_tile + listed.tile];
+      const auto [universe, tile] = work_.evaluation.tiles()[batch.first_tile + listed.tile];
       const auto place = work_.next[universe].cells.place(tile);
       x[i] = static_cast<std::uint32_t>(place.x * tile::side) + listed.cell % 8;
       y[i] = static_cast<std::uint32_t>(place.y * tile::side) + listed.cell / 8;
@@ -234,13 +234,14 @@ bool step_cells(const CellKernel& kernel, const ScatteredStep& work) {
   std::vector<std::optional<Stepper>> steppers(static_cast<std::size_t>(most_threads()));
   std::atomic<bool> finite = true;
   parallel_for(
-      static_cast<std::int64_t>(work.batches.size()),
+      static_cast<std::int64_t>(work.evaluation.batches().size()),
       [&](std::int64_t begin, std::int64_t end) {
         auto& stepper = steppers[static_cast<std::size_t>(thread_index())];
         if (!stepper) stepper.emplace(kernel, work);
         for (auto i = begin; i < end; ++i) {
           const auto batch = static_cast<std::size_t>(i);
-          if (!stepper->step(work.batches[batch], work.listings[batch])) finite = false;
+          if (!stepper->step(work.evaluation.batches()[batch], work.evaluation.listing(batch)))
+            finite = false;
         }
       },
       parts_a_share);

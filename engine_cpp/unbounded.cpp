@@ -162,8 +162,8 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
   // A kernel for scattered cells would take what a cell reads for what it holds.
   const bool in_vacuum = physics.harmonic.level > 0;
   const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);
-  const auto evaluated = plan(in_vacuum ? physics.harmonic.reach : radius_of(law));
-  const ScatteredStep work{now_, next_, tiles_, batches_, listings_, physics, seed, step_count_};
+  evaluation_.plan(now_, next_, in_vacuum ? physics.harmonic.reach : radius_of(law));
+  const ScatteredStep work{now_, next_, evaluation_, physics, seed, step_count_};
   bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
   if (finite && physics.normalise == Normalise::global) finite = restore_energy();
   std::vector<Tiles> quiet;
@@ -175,56 +175,8 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
   drop_far_tiles();
   now_.swap(next_);
   before_noise_ = std::move(quiet);
-  evaluated_cells_ = evaluated;
+  evaluated_cells_ = evaluation_.cells();
   ++step_count_;
-}
-
-// Decides which cells the step evaluates; returns how many they are.
-std::int64_t Unbounded::plan(std::int64_t radius) {
-  const bool is_as_before = is_planned(radius);
-  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    next_[universe].plan(now_[universe], radius);
-  }
-  if (is_as_before) return static_cast<std::int64_t>(planned_cells_);
-  planned_.clear();  // until it is whole
-  tiles_.clear();
-  batches_.clear();
-  evaluated_tiles_.clear();
-  planned_cells_ = 0;
-  auto in_batch = Batch::most_cells;
-  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    const auto& next = next_[universe].cells;
-    const auto first = tiles_.size();
-    for (std::size_t tile = 0; tile < next.tiles(); ++tile) {
-      const auto cells = tile::count(next.mask(tile));
-      if (cells == 0) continue;
-      if (in_batch + cells > Batch::most_cells) {
-        batches_.push_back({tiles_.size(), 0});
-        in_batch = 0;
-      }
-      tiles_.push_back({universe, tile});
-      batches_.back().end_tile = tiles_.size();
-      in_batch += cells;
-      planned_cells_ += cells;
-    }
-    evaluated_tiles_.push_back(tiles_.size() - first);
-  }
-  listings_.resize(batches_.size());
-  for (auto& listing : listings_) listing.is_whole = false;
-  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    planned_.push_back(next_[universe].cells.state_with(now_[universe].cells));
-  }
-  planned_radius_ = radius;
-  return static_cast<std::int64_t>(planned_cells_);
-}
-
-// Whether the last plan is for what there is now.
-bool Unbounded::is_planned(std::int64_t radius) const {
-  if (planned_.size() != now_.size() || planned_radius_ != radius) return false;
-  for (std::size_t universe = 0; universe < now_.size(); ++universe) {
-    if (!now_[universe].cells.is(planned_[universe])) return false;
-  }
-  return true;
 }
 
 // Empty tiles beside matter stay, where matter stays: every step would make them anew. They go when a quarter
@@ -232,19 +184,20 @@ bool Unbounded::is_planned(std::int64_t radius) const {
 void Unbounded::drop_far_tiles() {
   for (std::size_t universe = 0; universe < next_.size(); ++universe) {
     auto& next = next_[universe];
-    if (4 * evaluated_tiles_[universe] < 3 * next.cells.tiles()) next.drop_empty();
+    if (4 * evaluation_.tiles_of(universe) < 3 * next.cells.tiles()) next.drop_empty();
   }
 }
 
 // `global` normalisation: the energy of each universe as it was at the start.
 bool Unbounded::restore_energy() {
-  std::vector<double> by_tile(tiles_.size());
-  all_of(tiles_.size(), [&](std::size_t i) {
-    by_tile[i] = energy_of(next_[tiles_[i].universe], tiles_[i].tile);
+  const auto& evaluated = evaluation_.tiles();
+  std::vector<double> by_tile(evaluated.size());
+  all_of(evaluated.size(), [&](std::size_t i) {
+    by_tile[i] = energy_of(next_[evaluated[i].universe], evaluated[i].tile);
     return true;
   });
   std::vector<double> energies(next_.size());
-  for (std::size_t i = 0; i < tiles_.size(); ++i) energies[tiles_[i].universe] += by_tile[i];
+  for (std::size_t i = 0; i < evaluated.size(); ++i) energies[evaluated[i].universe] += by_tile[i];
   std::vector<float> factors;
   for (std::size_t universe = 0; universe < energies.size(); ++universe) {
     const auto energy = static_cast<float>(energies[universe]);
@@ -253,8 +206,8 @@ bool Unbounded::restore_energy() {
                                            : std::sqrt(reference_energy_[universe]) / std::sqrt(energy);
     factors.push_back(energy > 0 ? factor : 0.0F);
   }
-  return all_of(tiles_.size(), [&](std::size_t i) {
-    const auto [universe, index] = tiles_[i];
+  return all_of(evaluated.size(), [&](std::size_t i) {
+    const auto [universe, index] = evaluated[i];
     auto& tiles = next_[universe];
     auto* const numbers = tiles.tile(index);
     tile::for_each(tiles.cells.mask(index), [&](std::size_t cell) {
@@ -270,8 +223,9 @@ bool Unbounded::apply(const Noise& noise, std::uint64_t seed) {
   for (std::int64_t universe = 0; universe < universes(); ++universe) {
     uses.push_back(noise.use(seed, step_count_, universe));
   }
-  return all_of(tiles_.size(), [&](std::size_t i) {
-    const auto [universe, index] = tiles_[i];
+  const auto& evaluated = evaluation_.tiles();
+  return all_of(evaluated.size(), [&](std::size_t i) {
+    const auto [universe, index] = evaluated[i];
     auto& tiles = next_[universe];
     const auto [x, y] = tiles.cells.place(index);
     thread_local Row words(tile::side);

@@ -4,9 +4,9 @@
 
 #include <optional>
 
+#include "evaluation.hpp"
 #include "initial_state.hpp"
 #include "scattered.hpp"
-#include "tiles.hpp"
 #include "universe.hpp"
 
 namespace atheria {
@@ -56,8 +56,6 @@ class Unbounded final : public Universe {
 
  private:
   void changed_by_hand();
-  std::int64_t plan(std::int64_t radius);
-  bool is_planned(std::int64_t radius) const;
   bool restore_energy();
   bool apply(const Noise& noise, std::uint64_t seed);
   void drop_far_tiles();
@@ -66,14 +64,7 @@ class Unbounded final : public Universe {
   std::vector<Tiles> now_;           // of each universe
   std::vector<Tiles> before_noise_;  // what is measured; none where it is the same
   std::vector<Tiles> next_;          // the step's; kept for the memory that it has
-  // Of the last step; it serves the next ones, too, while matter stays where it is.
-  std::vector<CellSet::State> planned_;  // what it was made for
-  std::int64_t planned_radius_ = 0;
-  std::vector<TileIndex> tiles_;  // of next_, where the step evaluates cells
-  std::vector<Batch> batches_;
-  std::vector<Listing> listings_;             // of each batch
-  std::vector<std::size_t> evaluated_tiles_;  // how many, of each universe
-  std::size_t planned_cells_ = 0;
+  Evaluation evaluation_;            // of the last step
   std::vector<float> reference_energy_;
   std::int64_t step_count_ = 0;
   std::optional<std::int64_t> evaluated_cells_;

@@ -48,7 +48,7 @@ struct Block {
 // The tiles in the order of their blocks, and the blocks.
 class Blocks {
  public:
-  Blocks(const ScatteredStep& work, std::int64_t side) : side_(side), tiles_(work.tiles) {
+  Blocks(const ScatteredStep& work, std::int64_t side) : side_(side), tiles_(work.evaluation.tiles()) {
     const auto block_of = [&](const TileIndex& index) {
       const auto [x, y] = work.next[index.universe].cells.place(index.tile);
       return std::tuple(index.universe, floor_divided(y * tile::side, side_),

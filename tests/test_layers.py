@@ -121,7 +121,7 @@ def test_cpp_includes_go_down() -> None:
             "planes.hpp",
             "device_draws.hpp",
         },
-        {"program.hpp", "vacuum.hpp", "device_noise.hpp"},
+        {"program.hpp", "vacuum.hpp", "device_noise.hpp", "evaluation.hpp"},
         {"region.hpp", "lowering.hpp"},
         {"spatial.hpp", "neighbours.hpp"},
         {"sweep.hpp"},
