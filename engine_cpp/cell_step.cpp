@@ -82,6 +82,7 @@ class Stepper {
   }
 
  private:
+  // Lists what there is to do, and finds it in memory.
   void list(const Batch& batch, Listing& listing) {
     listing.groups.clear();
     std::size_t cells = 0;
@@ -131,7 +132,7 @@ class Stepper {
     if (matter_.size() < matter) matter_.resize(2 * matter);
   }
 
-  // Finds in memory what is listed.
+  // Finds in memory what is listed already.
   void locate(const Batch& batch, const Listing& listing) {
     std::array<const float*, most_cells> now;
     std::array<float*, most_cells> next;
