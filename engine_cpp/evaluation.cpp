@@ -7,7 +7,7 @@ void Evaluation::plan(const std::vector<Tiles>& now, std::vector<Tiles>& next, s
   for (std::size_t universe = 0; universe < now.size(); ++universe)
     next[universe].plan(now[universe], radius);
   if (is_as_before) return;
-  from_.clear();  // until it is whole: memory may run out
+  radius_ = -1;  // until it is whole: memory may run out
   cells_ = 0;
   tiles_.clear();
   tiles_of_.clear();
@@ -32,8 +32,9 @@ void Evaluation::plan(const std::vector<Tiles>& now, std::vector<Tiles>& next, s
   }
   listings_.resize(batches_.size());
   for (auto& listing : listings_) listing.is_whole = false;
+  from_.resize(now.size());
   for (std::size_t universe = 0; universe < now.size(); ++universe) {
-    from_.push_back(next[universe].cells.state_with(now[universe].cells));
+    next[universe].cells.write_state_with(now[universe].cells, from_[universe]);
   }
   radius_ = radius;
 }

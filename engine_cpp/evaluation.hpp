@@ -64,7 +64,7 @@ class Evaluation {
   bool is_for(const std::vector<Tiles>& now, std::int64_t radius) const;
 
   std::vector<CellSet::State> from_;  // what it is for, and
-  std::int64_t radius_ = 0;
+  std::int64_t radius_ = -1;
   std::int64_t cells_ = 0;
   std::vector<TileIndex> tiles_;
   std::vector<std::size_t> tiles_of_;

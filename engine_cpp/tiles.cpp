@@ -134,15 +134,15 @@ void CellSet::dilate(const CellSet& other, std::int64_t radius) {
   dilated_.radius = -1;  // until it is whole: memory may run out
   copy_tiles(other);
   for (std::int64_t reached = 0; reached < radius; ++reached) dilate_by_one();
-  dilated_.from = state_with(other);
+  write_state_with(other, dilated_.from);
   dilated_.to = masks_;
   dilated_.radius = radius;
 }
 
-CellSet::State CellSet::state_with(const CellSet& other) const {
-  State state{structure_, other.masks_};
+void CellSet::write_state_with(const CellSet& other, State& state) const {
+  state.structure = structure_;
+  state.masks = other.masks_;
   state.masks.resize(tiles());
-  return state;
 }
 
 Cell Tiles::row(std::size_t index, std::int64_t y) {

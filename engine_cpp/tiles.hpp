@@ -81,8 +81,9 @@ class CellSet {
   };
   bool is(const State& state) const { return structure_ == state.structure && masks_ == state.masks; }
 
-  // That of this set with the cells of another, whose tiles it has in the same order, and perhaps more.
-  State state_with(const CellSet& other) const;
+  // Writes that of this set with the cells of another, whose tiles it has in the same order, and perhaps
+  // more.
+  void write_state_with(const CellSet& other, State& state) const;
 
   // The tiles around one, itself among them: of a set that was dilated all that have ever reached into it.
   const Around& around(std::size_t tile) const { return around_[tile]; }
