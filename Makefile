@@ -28,13 +28,14 @@ test: $(VENV)/.built
 
 # The engine's own tests, with every access to memory and every undefined operation checked. -S: the editable
 # install stays out of the way. Left out: what libtorch computes, and what is equal bit for bit when optimised alone.
+# The quarantine of freed memory is full before tests that look at the process's size.
 sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py
 sanitizers := libasan.so libubsan.so libstdc++.so
 sanitized: $(VENV)/.built
 	env -u SKBUILD_CMAKE_DEFINE $(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
 	  -C build-dir=build/sanitized-objects -C cmake.define.ATHERIA_SANITIZE=address,undefined .
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
-	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
 	  $(bin)/python -S -m pytest -k "not torchscript and not far_away" $(sanitized_tests)
 
