@@ -7,8 +7,8 @@
 #include <memory>
 #include <string>
 
+#include "channels_last.hpp"
 #include "law.hpp"
-#include "spatial.hpp"
 
 namespace atheria {
 

@@ -11,8 +11,8 @@
 #include <optional>
 #include <string>
 
+#include "channels_last.hpp"
 #include "physics.hpp"
-#include "spatial.hpp"
 
 namespace atheria {
 

@@ -165,28 +165,37 @@ class Workspace {
     const auto count = static_cast<std::int64_t>(steps.size());
     for (std::int64_t s = 0; s < count; ++s) {
       const auto& step = steps[at(s)];
-      uses(step.region ? step.region->sources : operands(program.instructions[at(step.spatial->value)]), s);
+      const auto value = step.spatial ? step.spatial->value : step.pairs ? step.pairs->value : 0;
+      uses(step.region ? step.region->sources : operands(program.instructions[at(value)]), s);
     }
     uses(last.sources, count);
     uses(program.memory, count);
 
     // Memory that no later step reads is used again.
     std::multimap<std::int64_t, float*> free;
-    const auto reserve = [&](std::int64_t value) {
-      const auto& instruction = program.instructions[at(value)];
-      auto& planes = values_[at(value)];
-      planes.layout = {height >> instruction.level, width >> instruction.level, halo};
-      const auto size = planes.layout.size() * instruction.channels;
+    const auto memory = [&](std::int64_t size) {
       const auto found = free.lower_bound(size);
       if (found != free.end() && found->first <= 2 * size) {
-        planes.data = found->second;
-        sizes_[planes.data] = found->first;
+        float* const data = found->second;
+        sizes_[data] = found->first;
         free.erase(found);
-      } else {
-        memory_.emplace_back(size);
-        planes.data = memory_.back().get();
-        sizes_[planes.data] = size;
+        return data;
       }
+      float* const data = memory_.emplace_back(size).get();
+      sizes_[data] = size;
+      return data;
+    };
+    const auto reserve = [&](std::int64_t value) {
+      const auto& instruction = program.instructions[at(value)];
+      auto& planes = values_[at(value)].planes;
+      planes.layout = {height >> instruction.level, width >> instruction.level, halo};
+      planes.data = memory(planes.layout.size() * instruction.channels);
+    };
+    const auto reserve_cells = [&](std::int64_t value) {
+      const auto& instruction = program.instructions[at(value)];
+      auto& cells = values_[at(value)].channels_last;
+      cells = {nullptr, height >> instruction.level, width >> instruction.level, instruction.channels};
+      cells.data = memory(cells.cells() * cells.stride());
     };
     const auto reserve_stored = [&](const Region& region) {
       std::int64_t before = -1;
@@ -197,8 +206,9 @@ class Workspace {
     };
     const auto release = [&](std::int64_t when) {
       for (std::size_t v = 0; v < values_.size(); ++v) {
-        if (last_use[v] == when && values_[v].data != nullptr && !is_alias_[v]) {
-          free.emplace(sizes_.at(values_[v].data), values_[v].data);
+        if (last_use[v] != when || is_alias_[v]) continue;
+        for (float* const data : {values_[v].planes.data, values_[v].channels_last.data}) {
+          if (data != nullptr) free.emplace(sizes_.at(data), data);
         }
       }
     };
@@ -208,14 +218,23 @@ class Workspace {
     }
     for (std::int64_t s = 0; s < count; ++s) {
       const auto& step = steps[at(s)];
+      const auto take_over = [&](std::int64_t value) {
+        const auto source = program.instructions[at(value)].a[0].value;
+        values_[at(value)] = values_[at(source)];
+        is_alias_[at(source)] = true;
+      };
       if (step.region) {
         reserve_stored(*step.region);
-      } else if (step.spatial->in_place) {
-        const auto source = program.instructions[at(step.spatial->value)].a[0].value;
-        values_[at(step.spatial->value)] = values_[at(source)];
-        is_alias_[at(source)] = true;
+      } else if (step.spatial) {
+        step.spatial->in_place ? take_over(step.spatial->value) : reserve(step.spatial->value);
       } else {
-        reserve(step.spatial->value);
+        const auto& pairs = *step.pairs;
+        if (pairs.in_place) {
+          take_over(pairs.value);
+        } else if (pairs.is_kept) {
+          reserve_cells(pairs.value);
+        }
+        if (pairs.makes_planes) reserve(pairs.value);
       }
       release(s);
     }
@@ -223,9 +242,9 @@ class Workspace {
   }
 
   bool fits(std::int64_t height, std::int64_t width) const { return height == height_ && width == width_; }
-  const Planes& value(std::int64_t v) const { return values_[at(v)]; }
+  const Stored& value(std::int64_t v) const { return values_[at(v)]; }
 
-  SpatialScratch& scratch() { return scratch_; }
+  PairScratch& scratch() { return scratch_; }
 
   // One for each thread.
   RegionRun& runner(const Region& region, std::size_t thread) {
@@ -238,11 +257,11 @@ class Workspace {
 
  private:
   std::int64_t height_, width_;
-  std::vector<Planes> values_;
+  std::vector<Stored> values_;
   std::vector<bool> is_alias_;
   std::vector<Floats> memory_;
   std::map<float*, std::int64_t> sizes_;
-  SpatialScratch scratch_;
+  PairScratch scratch_;
   std::mutex mutex_;
   std::map<const Region*, std::vector<std::unique_ptr<RegionRun>>> runners_;
 };
@@ -256,13 +275,14 @@ Plan::~Plan() = default;
 
 bool Plan::uses_bf16() const {
   return std::any_of(steps_.begin(), steps_.end(),
-                     [](const Step& step) { return step.spatial && !step.spatial->pairs.empty(); });
+                     [](const Step& step) { return step.pairs && !step.pairs->weights.empty(); });
 }
 
 void Plan::divide() {
   const auto& all = program_.instructions;
   is_stored_.assign(all.size(), false);
   needs_halo_.assign(all.size(), false);
+  forms_ = forms(program_, precision_);
   const auto count = readers(program_);
   RegionBuilder builder(program_);
   std::vector<std::int64_t> region_of(all.size(), -1);
@@ -306,7 +326,8 @@ void Plan::divide() {
       const bool elsewhere = !joins_region(all[i]) || region_of[from] != region_of[i] || region_of[from] < 0;
       const bool is_field = all[from].op == Op::input && plane.value == 0;
       // The field itself is read where it is, but by what wants a margin around a whole plane.
-      if (elsewhere && !(is_field && joins_region(all[i]))) is_stored_[from] = true;
+      const bool wants_margin = !joins_region(all[i]) && !multiplies_pairs(all[i], precision_);
+      if (elsewhere && !(is_field && !wants_margin)) is_stored_[from] = true;
       if (reach(all[i]) > 0) needs_halo_[from] = true;
     }
   }
@@ -323,7 +344,11 @@ void Plan::divide() {
 
   for (const auto entry : order) {
     if (entry >= 0) {
-      steps_.push_back({prepare(program_, entry, precision_, winograd_, count), {}});
+      if (forms_[at(entry)].channels_last) {
+        steps_.push_back({.pairs = prepare_pairs(program_, entry, forms_, count)});
+      } else {
+        steps_.push_back({.spatial = prepare(program_, entry, winograd_, count)});
+      }
       continue;
     }
     const auto r = -1 - entry;
@@ -332,7 +357,7 @@ void Plan::divide() {
       if (is_stored_[at(value)]) builder.store(value);
     }
     if (r == last) break;
-    steps_.push_back({{}, builder.take()});
+    steps_.push_back({.region = builder.take()});
     reuse_rows(*steps_.back().region, {});
   }
   for (const auto& plane : program_.delta) delta_.push_back(builder.operand(plane));
@@ -349,14 +374,19 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   for (std::size_t v = 0; v < all.size(); ++v) {
     if (all[v].op != Op::input) continue;
     if (is_stored_[v])
-      workspace.value(static_cast<std::int64_t>(v)).fill(inputs[input], all[v].channels, torus);
+      workspace.value(static_cast<std::int64_t>(v)).planes.fill(inputs[input], all[v].channels, torus);
     ++input;
   }
+  Stored field;
+  field.planes = {const_cast<float*>(universe.psi), {universe.height, universe.width, 0}};  // read alone
+  const auto stored = [&](std::int64_t v) -> const Stored& {
+    return v == 0 && !is_stored_[0] ? field : workspace.value(v);
+  };
   const auto place = [&](Plane plane) -> SourcePlane {
     if (plane.value == 0 && !is_stored_[0]) {
       return {universe.psi + plane.channel * universe.height * universe.width, universe.width, false};
     }
-    const auto& planes = workspace.value(plane.value);
+    const auto& planes = workspace.value(plane.value).planes;
     return {planes.plane(plane.channel) + planes.layout.first(), planes.layout.stride(), true};
   };
   const auto sweep = [&](const Region& region, const Finish& to) {
@@ -364,7 +394,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
     for (const auto& plane : region.sources) sources.push_back(place(plane));
     std::vector<Target> targets;
     for (const auto& [plane, row] : region.stored) {
-      const auto& planes = workspace.value(plane.value);
+      const auto& planes = workspace.value(plane.value).planes;
       targets.push_back({planes.plane(plane.channel), row, needs_halo_[at(plane.value)]});
     }
     const Layout grid{universe.height >> region.level, universe.width >> region.level, program_.halo()};
@@ -374,10 +404,13 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   for (const auto& step : steps_) {
     if (step.region) {
       sweep(*step.region, {});
+    } else if (step.pairs) {
+      run_pairs(program_, *step.pairs, stored, workspace.scratch(), torus,
+                needs_halo_[at(step.pairs->value)]);
     } else {
       run_spatial(
-          program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v); },
-          workspace.scratch(), torus, needs_halo_[at(step.spatial->value)]);
+          program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v).planes; },
+          workspace.scratch().floats, torus, needs_halo_[at(step.spatial->value)]);
     }
   }
   auto to = finish;
@@ -392,7 +425,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
     if (plane.value < 0) {
       std::fill(cells, cells + size, 0.0F);
     } else {
-      workspace.value(plane.value).copy_out(plane.channel, cells);
+      workspace.value(plane.value).planes.copy_out(plane.channel, cells);
     }
   }
   return tally;

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "channels_last.hpp"
 #include "planes.hpp"
 #include "program.hpp"
 #include "region.hpp"
@@ -16,9 +17,11 @@
 
 namespace atheria {
 
+// One of these.
 struct Step {
-  std::optional<Spatial> spatial;
-  std::optional<Region> region;
+  std::optional<Spatial> spatial{};
+  std::optional<PairStep> pairs{};
+  std::optional<Region> region{};
 };
 
 class Workspace;
@@ -60,6 +63,7 @@ class Plan {
   Region last_;                       // the region that ends in delta
   std::vector<Operand> delta_, psi_;  // of the last region
   std::vector<bool> is_stored_, needs_halo_;
+  std::vector<Forms> forms_;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
 };
 

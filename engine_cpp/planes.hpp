@@ -48,29 +48,30 @@ struct Layout {
   std::int64_t run() const { return height == 0 ? 0 : (height - 1) * stride() + width; }
 };
 
-// Fills the margin of a plane with what the boundary says is there.
-inline void fill_halo(float* plane, const Layout& layout, bool torus) {
-  const auto stride = layout.stride();
+// Fills the margin of a plane, whose cells are so many floats, with what the boundary says is there.
+template <std::int64_t cell = 1>
+void fill_halo(float* plane, const Layout& layout, bool torus) {
+  const auto stride = layout.stride() * cell;
   const auto halo = layout.halo;
+  const auto fill = [&](float* to, const float* from, std::int64_t floats) {
+    if (torus) {
+      std::copy(from, from + floats, to);
+    } else {
+      std::fill(to, to + floats, 0.0F);
+    }
+  };
   for (std::int64_t y = halo; y < halo + layout.height; ++y) {
     float* const row = plane + y * stride;
     for (std::int64_t i = 0; i < halo; ++i) {
       // A grid narrower than the margin is met again and again.
-      row[halo - 1 - i] = torus ? row[halo + layout.width - 1 - i % layout.width] : 0.0F;
-      row[halo + layout.width + i] = torus ? row[halo + i % layout.width] : 0.0F;
+      fill(row + (halo - 1 - i) * cell, row + (halo + layout.width - 1 - i % layout.width) * cell, cell);
+      fill(row + (halo + layout.width + i) * cell, row + (halo + i % layout.width) * cell, cell);
     }
   }
-  const auto bytes = static_cast<std::size_t>(stride) * sizeof(float);
   for (std::int64_t i = 0; i < halo; ++i) {
-    float* const above = plane + (halo - 1 - i) * stride;
-    float* const below = plane + (halo + layout.height + i) * stride;
-    if (torus) {
-      std::memcpy(above, plane + (halo + layout.height - 1 - i % layout.height) * stride, bytes);
-      std::memcpy(below, plane + (halo + i % layout.height) * stride, bytes);
-    } else {
-      std::memset(above, 0, bytes);
-      std::memset(below, 0, bytes);
-    }
+    fill(plane + (halo - 1 - i) * stride, plane + (halo + layout.height - 1 - i % layout.height) * stride,
+         stride);
+    fill(plane + (halo + layout.height + i) * stride, plane + (halo + i % layout.height) * stride, stride);
   }
 }
 
@@ -97,6 +98,29 @@ struct Planes {
       std::copy(row, row + layout.width, to + y * layout.width);
     }
   }
+};
+
+// Memory that is used within one instruction.
+class Scratch {
+ public:
+  float* take(std::int64_t count) {
+    if (count > size_) floats_ = Floats(size_ = count);
+    return floats_.get();
+  }
+
+ private:
+  Floats floats_;
+  std::int64_t size_ = 0;
+};
+
+// A value whose cells are one after the other, each with its channels together.
+struct ChannelsLast {
+  float* data = nullptr;
+  std::int64_t height = 0, width = 0, channels = 0;
+
+  std::int64_t stride() const { return rounded_up(channels, widest_vector); }  // from cell to cell
+  std::int64_t cells() const { return height * width; }
+  float* cell(std::int64_t y, std::int64_t x) const { return data + (y * width + x) * stride(); }
 };
 
 }  // namespace atheria

@@ -46,14 +46,6 @@ void visit_operands(Instruction& instruction, const auto& change) {
   }
 }
 
-bool is_identity(const std::vector<Plane>& planes, std::int64_t value, std::int64_t channels) {
-  if (static_cast<std::int64_t>(planes.size()) != channels) return false;
-  for (std::int64_t c = 0; c < channels; ++c) {
-    if (planes[static_cast<std::size_t>(c)] != Plane{value, c}) return false;
-  }
-  return true;
-}
-
 std::optional<Activation> as_activation(Function function) {
   switch (function) {
     case Function::elu:
@@ -159,6 +151,14 @@ std::int64_t reach(const Instruction& instruction) {
     }
   }
   return furthest;
+}
+
+bool is_identity(const std::vector<Plane>& planes, std::int64_t value, std::int64_t channels) {
+  if (static_cast<std::int64_t>(planes.size()) != channels) return false;
+  for (std::int64_t c = 0; c < channels; ++c) {
+    if (planes[static_cast<std::size_t>(c)] != Plane{value, c}) return false;
+  }
+  return true;
 }
 
 std::vector<Plane> operands(const Instruction& instruction) {

@@ -93,6 +93,9 @@ bool is_pointwise(const Instruction& instruction);
 // How many cells away an instruction reads, at its own resolution.
 std::int64_t reach(const Instruction& instruction);
 
+// Whether they are a value's channels, all of them in their order.
+bool is_identity(const std::vector<Plane>& planes, std::int64_t value, std::int64_t channels);
+
 // All planes that an instruction reads.
 std::vector<Plane> operands(const Instruction& instruction);
 

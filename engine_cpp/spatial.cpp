@@ -1,10 +1,9 @@
 #include "spatial.hpp"
 
-#include <c10/util/BFloat16.h>
-
 #include <algorithm>
 #include <cmath>
 
+#include "moments.hpp"
 #include "parallel.hpp"
 #include "region.hpp"
 
@@ -47,36 +46,6 @@ std::vector<float> winograd_weights(const Instruction& instruction) {
   return result;
 }
 
-std::uint32_t pair(float low, float high) {
-  return static_cast<std::uint32_t>(c10::BFloat16(low).x) | static_cast<std::uint32_t>(c10::BFloat16(high).x)
-                                                                << 16;
-}
-
-std::int64_t pairs_of(std::int64_t inputs) { return rounded_up((inputs + 1) / 2, kernels().pair_depth); }
-
-// Weights (outputs, inputs, taps) as pairs of inputs: (outputs / block, pairs / deep, taps, block, deep).
-std::vector<PairLine> pack_pairs(const std::vector<float>& weight, std::int64_t outputs, std::int64_t inputs,
-                                 std::int64_t taps) {
-  const auto block = kernels().pair_outputs;
-  const auto deep = kernels().pair_depth;
-  const auto pairs = pairs_of(inputs);
-  const auto words = rounded_up(outputs, block) * pairs * taps;
-  std::vector<PairLine> packed(at((words + 15) / 16), PairLine{});
-  for (std::int64_t o = 0; o < outputs; ++o) {
-    for (std::int64_t i = 0; i < inputs; i += 2) {
-      for (std::int64_t t = 0; t < taps; ++t) {
-        const auto low = weight[at((o * inputs + i) * taps + t)];
-        const auto high = i + 1 < inputs ? weight[at((o * inputs + i + 1) * taps + t)] : 0.0F;
-        const auto p = i / 2;
-        const auto group = (o / block * (pairs / deep) + p / deep) * taps + t;
-        const auto place = (group * block + o % block) * deep + p % deep;
-        packed[at(place / 16)].words[place % 16] = pair(low, high);
-      }
-    }
-  }
-  return packed;
-}
-
 // Of (inputs, outputs, 2, 2): the product that gives the four cells of each output, one after the other.
 std::vector<float> upsampling_matrix(const Instruction& instruction) {
   const auto inputs = static_cast<std::int64_t>(instruction.a.size());
@@ -93,7 +62,7 @@ std::vector<float> upsampling_matrix(const Instruction& instruction) {
 class Run {
  public:
   Run(const Instruction& instruction, const Spatial& spatial, const Planes& out,
-      const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch, bool torus,
+      const std::function<const Planes&(std::int64_t)>& planes_of, Scratch& scratch, bool torus,
       bool needs_halo)
       : instruction_(instruction),
         spatial_(spatial),
@@ -111,9 +80,7 @@ class Run {
   void convolve() {
     const auto& layout = out_.layout;
     const bool tiles = layout.height % tile == 0 && layout.width % tile == 0;
-    if (!spatial_.pairs.empty()) {
-      convolve_pairs();
-    } else if (!spatial_.winograd.empty() && tiles) {
+    if (!spatial_.winograd.empty() && tiles) {
       convolve_winograd();
     } else {
       std::vector<const float*> rows;
@@ -123,7 +90,7 @@ class Run {
       auto out = firsts();
       multiply(Product{rows.data(), spatial_.depth, spatial_.weights.data(), spatial_.bias.data(), out.data(),
                        instruction_.channels, instruction_.activation, instruction_.activation_alpha},
-               kernels().multiply, kernels().block, layout.run());
+               layout.run());
     }
     finish_planes();
   }
@@ -136,9 +103,7 @@ class Run {
     const auto cells = (rows - 1) * layout.stride() + layout.width;
     const auto capacity = rounded_up(cells, widest_vector);
     const auto inputs = static_cast<std::int64_t>(in_.size());
-    const bool pairs = !spatial_.pairs.empty();
-    const auto packed = pairs ? packed_inputs(outputs * capacity * most_threads()) : nullptr;
-    float* const scratch = pairs ? scratch_.take(0) : scratch_.take(outputs * capacity * most_threads());
+    float* const scratch = scratch_.take(outputs * capacity * most_threads());
     parallel_for((layout.height + rows - 1) / rows, [&](std::int64_t begin, std::int64_t end) {
       float* const own = scratch + thread_index() * outputs * capacity;
       std::vector<float*> out;
@@ -148,21 +113,11 @@ class Run {
         const auto count = std::min(rows, layout.height - y);
         const auto first = layout.first() + y * layout.stride();
         const auto run = (count - 1) * layout.stride() + layout.width;
-        if (pairs) {
-          std::vector<const std::uint32_t*> from;
-          for (std::int64_t p = 0; p < spatial_.depth; ++p)
-            from.push_back(packed + p * pair_stride() + first);
-          kernels().multiply_pairs(
-              {from.data(), spatial_.depth, 1, pair_stride(), spatial_.pairs.data()->words,
-               spatial_.bias.data(), out.data(), outputs, Activation::none, 0},
-              0, run);
-        } else {
-          std::vector<const float*> from;
-          for (const float* plane : in_) from.push_back(plane + first);
-          kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(),
-                              outputs, Activation::none, 0},
-                             0, run);
-        }
+        std::vector<const float*> from;
+        for (const float* plane : in_) from.push_back(plane + first);
+        kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(),
+                            outputs, Activation::none, 0},
+                           0, run);
         for (std::int64_t r = 0; r < count; ++r) interleave(out, r * layout.stride(), y + r);
       }
     });
@@ -182,7 +137,6 @@ class Run {
 
   void group_norm() {
     const auto each = instruction_.channels / instruction_.groups;
-    if (spatial_.is_left) scratch_.left[spatial_.value].resize(at(instruction_.channels));
     parallel_for(instruction_.groups, [&](std::int64_t begin, std::int64_t end) {
       for (auto g = begin; g < end; ++g) normalise(g * each, each);
     });
@@ -221,10 +175,9 @@ class Run {
   }
 
   // A product over `cells`, in pieces of cells and of blocks of outputs.
-  template <class Task>
-  static void multiply(const Task& task, void (*kernel)(const Task&, std::int64_t, std::int64_t),
-                       std::int64_t block, std::int64_t cells) {
+  static void multiply(const Product& task, std::int64_t cells) {
     constexpr std::int64_t piece = 192;
+    const auto block = kernels().block;
     const auto blocks = (task.outputs + block - 1) / block;
     const auto pieces = (cells + piece - 1) / piece;
     const auto wanted = 8 * most_threads();
@@ -240,64 +193,9 @@ class Run {
         some.out += first;
         some.outputs = last - first;
         const auto cell = i / parts * piece;
-        kernel(some, cell, std::min(piece, cells - cell));
+        kernels().multiply(some, cell, std::min(piece, cells - cell));
       }
     });
-  }
-
-  // From a packed plane to the next: an odd number of cache lines, lest all of them meet in a few sets.
-  std::int64_t pair_stride() const {
-    return (rounded_up(in_layout_.size(), widest_vector) / widest_vector | 1) * widest_vector;
-  }
-
-  // The inputs in bfloat16, two planes interleaved, after `reserved` floats of the scratch.
-  std::uint32_t* packed_inputs(std::int64_t reserved) {
-    const auto inputs = static_cast<std::int64_t>(in_.size());
-    const auto pairs = pairs_of(inputs);
-    const auto stride = pair_stride();
-    reserved = rounded_up(reserved, widest_vector);
-    auto* const packed =
-        reinterpret_cast<std::uint32_t*>(scratch_.take(reserved + pairs * stride) + reserved);
-    parallel_for(pairs, [&](std::int64_t begin, std::int64_t end) {
-      for (auto p = begin; p < end; ++p) {
-        auto* const to = packed + p * stride;
-        if (2 * p >= inputs) {
-          std::fill_n(to, stride, 0);
-          continue;
-        }
-        // The weight of a missing odd one is 0.
-        const auto even = at(2 * p);
-        const auto odd = at(std::min(2 * p + 1, inputs - 1));
-        const auto* const of_even = left_of(instruction_.a[even]);
-        const auto* const of_odd = left_of(instruction_.a[odd]);
-        kernels().pack_pairs(in_[even], of_even, in_[odd], of_odd, to, in_layout_.size());
-        if (of_even != nullptr || of_odd != nullptr) {
-          fill_halo(reinterpret_cast<float*>(to), in_layout_, torus_);
-        }
-      }
-    });
-    return packed;
-  }
-
-  // What a group norm has left to do on a plane; null where nothing is.
-  const Affine* left_of(const Plane& plane) const {
-    const auto found = scratch_.left.find(plane.value);
-    return found == scratch_.left.end() ? nullptr : &found->second[at(plane.channel)];
-  }
-
-  void convolve_pairs() {
-    const auto* const packed = packed_inputs(0);
-    std::vector<const std::uint32_t*> rows;
-    const auto offsets = tap_offsets();
-    for (std::int64_t p = 0; p < pairs_of(static_cast<std::int64_t>(in_.size())); ++p) {
-      for (const auto offset : offsets)
-        rows.push_back(packed + p * pair_stride() + in_layout_.first() + offset);
-    }
-    auto out = firsts();
-    multiply(PairProduct{rows.data(), spatial_.depth, static_cast<std::int64_t>(offsets.size()),
-                         pair_stride(), spatial_.pairs.data()->words, spatial_.bias.data(), out.data(),
-                         instruction_.channels, instruction_.activation, instruction_.activation_alpha},
-             kernels().multiply_pairs, 2 * kernels().pair_outputs, out_.layout.run());
   }
 
   void convolve_winograd() {
@@ -378,9 +276,7 @@ class Run {
 
   void normalise(std::int64_t first, std::int64_t each) const {
     const auto& layout = out_.layout;
-    double mean = 0;
-    double spread = 0;
-    double count = 0;
+    RunningMoments all;
     constexpr std::int64_t cache = 4096;  // floats
     const auto rows = std::max<std::int64_t>(1, cache / layout.width);
     for (auto c = first; c < first + each; ++c) {
@@ -388,24 +284,11 @@ class Run {
         const auto height = std::min(rows, layout.height - y);
         const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride(), height,
                                             layout.width, layout.stride());
-        // Chan, Golub & LeVeque (1983): two sets' moments make those of both.
-        const auto cells = static_cast<double>(height * layout.width);
-        const double difference = some.mean - mean;
-        const double both = count + cells;
-        spread += some.spread + difference * difference * count * cells / both;
-        mean += difference * cells / both;
-        count = both;
+        all.add({some, height * layout.width});
       }
     }
-    const double scale = 1 / std::sqrt(spread / count + static_cast<double>(instruction_.epsilon));
     for (auto c = first; c < first + each; ++c) {
-      const auto weight = static_cast<double>(instruction_.weight[at(c)]) * scale;
-      const Affine affine{static_cast<float>(mean), static_cast<float>(weight), instruction_.bias[at(c)],
-                          instruction_.activation, instruction_.activation_alpha};
-      if (spatial_.is_left) {
-        scratch_.left.at(spatial_.value)[at(c)] = affine;
-        continue;
-      }
+      const auto affine = group_norm_of(instruction_, c, all);
       for (std::int64_t y = 0; y < layout.height; ++y) {
         kernels().affine(in_[at(c)] + layout.first() + y * layout.stride(), row_of(c, y), layout.width,
                          affine);
@@ -417,71 +300,49 @@ class Run {
   const Instruction& instruction_;
   const Spatial& spatial_;
   const Planes& out_;
-  SpatialScratch& scratch_;
+  Scratch& scratch_;
   bool torus_, needs_halo_;
   Layout in_layout_;
   std::vector<const float*> in_;
 };
 
-// Whether the first instruction that reads a value takes it for a product of whole planes.
-bool is_multiplied(const Program& program, std::int64_t value) {
-  for (const auto& reader : program.instructions) {
-    const auto read = operands(reader);
-    if (std::none_of(read.begin(), read.end(), [&](const Plane& plane) { return plane.value == value; })) {
-      continue;
-    }
-    return reader.op == Op::upsample || (reader.op == Op::convolve && !is_pointwise(reader));
-  }
-  return false;
-}
-
 }  // namespace
 
-Spatial prepare(const Program& program, std::int64_t value, Precision precision, bool winograd,
+Spatial prepare(const Program& program, std::int64_t value, bool winograd,
                 const std::vector<std::int64_t>& readers) {
   const auto& instruction = program.instructions[at(value)];
   Spatial result{.value = value};
   const auto inputs = static_cast<std::int64_t>(instruction.a.size());
-  const bool pairs = precision == Precision::bf16 && kernels().multiply_pairs != nullptr;
-  if (instruction.op == Op::convolve || instruction.op == Op::upsample) {
-    const bool up = instruction.op == Op::upsample;
-    const auto taps = up ? 1 : instruction.kernel * instruction.kernel;
-    const auto outputs = up ? 4 * instruction.channels : instruction.channels;
-    const auto matrix = up ? upsampling_matrix(instruction) : instruction.weight;
-    std::vector<float> bias = instruction.bias;
-    if (up) {
-      bias.clear();
-      for (const auto b : instruction.bias) bias.insert(bias.end(), 4, b);
-    }
-    result.bias = pad_bias(bias, outputs, kernels().block);
-    if (pairs) {
-      result.pairs = pack_pairs(matrix, outputs, inputs, taps);
-      result.depth = pairs_of(inputs) * taps;
-      return result;
-    }
-    result.weights = pack_weights(matrix, outputs, inputs * taps, kernels().block);
-    result.depth = inputs * taps;
-    if (winograd && !up && instruction.kernel == 3 && instruction.dilation == 1 &&
-        inputs >= winograd_channels && outputs >= winograd_channels) {
+  const auto block = kernels().block;
+  if (instruction.op == Op::convolve) {
+    result.bias = pad_bias(instruction.bias, instruction.channels, block);
+    result.depth = inputs * instruction.kernel * instruction.kernel;
+    result.weights = pack_weights(instruction.weight, instruction.channels, result.depth, block);
+    if (winograd && instruction.kernel == 3 && instruction.dilation == 1 && inputs >= winograd_channels &&
+        instruction.channels >= winograd_channels) {
       result.winograd = winograd_weights(instruction);
     }
+  }
+  if (instruction.op == Op::upsample) {
+    std::vector<float> bias;
+    for (const auto b : instruction.bias) bias.insert(bias.end(), 4, b);
+    result.bias = pad_bias(bias, 4 * instruction.channels, block);
+    result.depth = inputs;
+    result.weights = pack_weights(upsampling_matrix(instruction), 4 * instruction.channels, inputs, block);
   }
   if (instruction.op == Op::group_norm) {
     const auto source = instruction.a[0].value;
     result.in_place = source > 0 && readers[at(source)] == 1 &&
                       program.instructions[at(source)].op != Op::input &&
-                      program.instructions[at(source)].channels == instruction.channels;
-    for (std::int64_t c = 0; c < inputs; ++c) {
-      result.in_place = result.in_place && instruction.a[at(c)] == Plane{source, c};
-    }
-    result.is_left = pairs && result.in_place && readers[at(value)] == 1 && is_multiplied(program, value);
+                      program.instructions[at(source)].channels == instruction.channels &&
+                      is_identity(instruction.a, source, instruction.channels);
   }
   return result;
 }
 
 void run_spatial(const Program& program, const Spatial& spatial,
-                 const std::function<const Planes&(std::int64_t)>& planes_of, SpatialScratch& scratch,
-                 bool torus, bool needs_halo) {
+                 const std::function<const Planes&(std::int64_t)>& planes_of, Scratch& scratch, bool torus,
+                 bool needs_halo) {
   const auto& instruction = program.instructions[at(spatial.value)];
   Run run(instruction, spatial, planes_of(spatial.value), planes_of, scratch, torus, needs_halo);
   switch (instruction.op) {

@@ -93,6 +93,14 @@ def neighbours(draft: Draft, x: Value) -> None:
     )
 
 
+def wide_convolution(draft: Draft, x: Value) -> None:
+    """As in a U-Net: 3x3, to about two vectors of channels."""
+    out = draft.luck.choice([4, 16, 20, 36])
+    weight = draft.weight(out, x.channels, 3, 3, size=(9 * x.channels) ** -0.5)
+    source = f"F.pad({x.name}, [1] * 4{', mode=' + repr('circular') if draft.boundary == 'torus' else ''})"
+    draft.let(f"F.conv2d({source}, {weight})", out, x.level)
+
+
 def activation(draft: Draft, x: Value) -> None:
     functions = (
         "F.elu({})", "F.elu({}, 0.5)", "F.relu({})", "torch.tanh({})", "torch.sigmoid({})", "F.silu({})",
@@ -184,6 +192,19 @@ def norm(draft: Draft, x: Value) -> None:
     draft.let(draft.luck.choice(forms), x.channels, x.level)
 
 
+def group_norm(draft: Draft, x: Value) -> None:
+    groups = draft.luck.choice([g for g in (1, 2, 4) if x.channels % g == 0])
+    weights = f"{draft.weight(x.channels)}, {draft.weight(x.channels)}"
+    norm = f"F.group_norm({x.name}, {groups}, {weights}, 0.01)"
+    draft.let(f"F.elu({norm})" if draft.luck.random() < 0.7 else norm, x.channels, x.level)
+
+
+def slice_of(draft: Draft, x: Value) -> None:
+    first = draft.luck.randrange(x.channels)
+    last = draft.luck.randrange(first, x.channels) + 1
+    draft.let(f"{x.name}[:, {first}:{last}]", last - first, x.level)
+
+
 def shift(draft: Draft, x: Value) -> None:
     by, axis = draft.luck.choice([-1, 1]), draft.luck.choice([2, 3])
     if draft.boundary == "torus":
@@ -217,9 +238,14 @@ def coarser(draft: Draft, x: Value) -> None:
         draft.let(f"F.max_pool2d({x.name}, 2)", x.channels, x.level + 1)
 
 
-OPERATIONS: tuple[Callable[[Draft, Value], None], ...] = (
+Operations = tuple[Callable[[Draft, Value], None], ...]
+
+OPERATIONS: Operations = (
     convolution, convolution, convolution, neighbours, activation, activation, constants, pair, pair, cat,
     part, in_place, norm, shift, loop, finer, coarser,
+)  # fmt: skip
+OF_UNETS: Operations = (
+    wide_convolution, wide_convolution, group_norm, group_norm, cat, slice_of, activation, finer, coarser,
 )  # fmt: skip
 
 
@@ -240,13 +266,15 @@ class RandomLaw:
         return module(self.source, self.weights)
 
 
-def draw(luck: Random, most_lines: int = 10, is_local: bool = False) -> RandomLaw:
+def draw(
+    luck: Random, most_lines: int = 10, is_local: bool = False, operations: Operations = OPERATIONS
+) -> RandomLaw:
     """A law of at most about `most_lines` operations. A local one keeps the vacuum, too."""
     boundary = "torus" if is_local else luck.choice(["torus", "zeros"])
     draft = Draft(luck, luck.choice([1, 2, 3]), boundary, is_local)
     draft.values.append(Value("psi", 2 * draft.d_state))
     for _ in range(luck.randrange(1, most_lines)):
-        luck.choice(OPERATIONS)(draft, draft.some())
+        luck.choice(operations)(draft, draft.some())
     while draft.values[-1].level:
         finer(draft, draft.values[-1])
     last = draft.values[-1]

@@ -552,6 +552,25 @@ def test_products_of_bf16_pairs(boundary: str, d_state: int, rows: int, columns:
 
 
 @pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
+@given(luck)
+@many
+def test_random_laws_in_bf16_stay_near(tmp_path: Path, chance: Random) -> None:
+    """What passes from product to product, and to and from all else, goes where it belongs."""
+    law = random_laws.draw(chance, most_lines=16, operations=random_laws.OF_UNETS)
+    note(law.source)
+    path = plain_torchscript(law.module(), tmp_path / "law.pt")
+    psi = field(law, chance, universes=chance.choice([1, 1, 3])).numpy()
+    states = []
+    for precision in ("fp32", "bf16"):
+        engine = Engine(d_state=law.d_state, precision=precision, backend="compiled")
+        engine.load_model(path, {"boundary": law.boundary, "normalise": "none", "gamma": 0.0, "epsilon": 0.0})
+        engine.set_state(psi)
+        engine.step_native()
+        states.append(engine.state())
+    np.testing.assert_allclose(*states, rtol=0, atol=0.05)  # a law proposes up to 0.3
+
+
+@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 @pytest.mark.parametrize("activation", ["elu", "silu"])
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
 def test_a_norm_before_a_product_of_bf16(boundary: str, activation: str, tmp_path: Path) -> None:

@@ -39,17 +39,23 @@ struct Product {
   float alpha;  // of the activation
 };
 
-// As Product, of pairs of bfloat16: each row interleaves two inputs, and is read `taps` times, each time from
-// another cell on. The pairs are a multiple of `pair_depth`, with weights of 0 where there are none.
+// Up to 16 cells of a row of packed cells, and where what is made of them goes.
+struct PairTile {
+  const std::uint32_t* cells;
+  float* out;
+  std::int64_t count;
+};
+
+// What a matrix of weights makes of cells in bfloat16, whose channels lie together: 32 of a cell, a group,
+// are 16 words one after the other, the next cell's follow. A cell of the result is a row of whole vectors.
 struct PairProduct {
-  const std::uint32_t* const* rows;  // `depth` of them: of each pair all taps
-  std::int64_t depth;
-  std::int64_t taps, stride;  // a tap's row of the next pair is `stride` words further
-  // (outputs / pair_outputs, pairs / pair_depth, taps, pair_outputs, pair_depth), rounded up.
-  const std::uint32_t* weights;
-  const float* bias;
-  float* const* out;
-  std::int64_t outputs;
+  const std::int64_t*
+      offsets;         // `depth`: of what is multiplied, in words, seen from a cell of the first group
+  std::int64_t depth;  // groups of inputs, of each all taps
+  const std::uint32_t* weights;  // (outputs / 16, depth, 16 pairs of inputs, 16 outputs)
+  const float* bias;             // null where it is 0
+  std::int64_t outputs;          // a multiple of 16
+  std::int64_t stride;           // from one cell of the result to the next
   Activation activation;
   float alpha;
 };
@@ -107,6 +113,13 @@ struct Affine {
   float alpha;
 };
 
+// An Affine of each channel.
+struct ChannelAffine {
+  const float *centre, *scale, *shift;
+  Activation activation;
+  float alpha;
+};
+
 // A cell, and its place in a field of cells, one after the other.
 struct PlacedCell {
   const float* numbers;
@@ -140,11 +153,19 @@ struct Kernels {
   const char* name;
   std::int64_t block;  // outputs that are computed together: what weights are packed by
   void (*multiply)(const Product& product, std::int64_t first, std::int64_t cells);
-  void (*multiply_pairs)(const PairProduct& product, std::int64_t first, std::int64_t cells);  // or null
-  std::int64_t pair_outputs, pair_depth;  // outputs and pairs of inputs that stand together in its weights
-  // Two rows, as what is made of each of them; null: as they are.
-  void (*pack_pairs)(const float* even, const Affine* of_even, const float* odd, const Affine* of_odd,
-                     std::uint32_t* out, std::int64_t cells);
+  // In bfloat16, of cells whose channels lie together; null where the CPU has none. Cells are `stride` floats
+  // apart, a multiple of 16.
+  void (*multiply_pairs)(const PairProduct& product, const PairTile* tiles, std::int64_t count);
+  // Rounds up to 16 channels of `count` cells to halves of groups: as they are, or as what is made of them.
+  void (*pack_cells)(const float* cells, std::int64_t stride, std::int64_t channels, const ChannelAffine* of,
+                     std::uint32_t* out, std::int64_t count);
+  void (*change_cells)(const float* cells, std::int64_t stride, const ChannelAffine& of, float* out,
+                       std::int64_t count);
+  // Of each channel.
+  void (*moments_of_cells)(const float* cells, std::int64_t stride, std::int64_t count, Moments* of_channels);
+  // Of each two neighbours in two rows, the largest of the four.
+  void (*max_of_cells)(const float* upper, const float* lower, std::int64_t stride, float* out,
+                       std::int64_t count);
   void (*affine)(const float* in, float* out, std::int64_t cells, const Affine& affine);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);

@@ -48,31 +48,10 @@ inline void with_activation(const Affine& a, Use use) {
   }
 }
 
-// How a Product and a PairProduct differ: what a row holds, and what one multiplication adds.
-struct Floats {
-  using Task = Product;
-  using Word = float;
-  static Vector splat_weight(float w) { return splat(w); }
-  static Vector read(const float* row) { return load(row); }
-  static Vector add(Vector sum, Vector weight, Vector x) { return sum + weight * x; }
-};
-
-#if defined(__AVX512BF16__)
-struct Pairs {
-  using Task = PairProduct;
-  using Word = std::uint32_t;
-  static __m512i splat_weight(std::uint32_t w) { return _mm512_set1_epi32(static_cast<int>(w)); }
-  static __m512i read(const std::uint32_t* row) { return _mm512_loadu_si512(row); }
-  static Vector add(Vector sum, __m512i weight, __m512i x) {
-    return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(weight), reinterpret_cast<__m512bh>(x));
-  }
-};
-#endif
-
 // `outputs` <= block_outputs rows of `vectors` vectors from cell `first` on, the last one of `last` cells.
-template <class Kind, std::int64_t vectors>
-inline void multiply_block(const typename Kind::Task& task, const typename Kind::Word* weights,
-                           std::int64_t output, std::int64_t first, std::int64_t last) {
+template <std::int64_t vectors>
+inline void multiply_block(const Product& task, const float* weights, std::int64_t output, std::int64_t first,
+                           std::int64_t last) {
   Vector sums[block_outputs][vectors];
 #pragma GCC unroll 8
   for (std::int64_t o = 0; o < block_outputs; ++o) {
@@ -80,15 +59,15 @@ inline void multiply_block(const typename Kind::Task& task, const typename Kind:
     for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] = splat(task.bias[output + o]);
   }
   for (std::int64_t k = 0; k < task.depth; ++k) {
-    const auto* const row = task.rows[k] + first;
-    decltype(Kind::read(row)) x[vectors];
+    const float* const row = task.rows[k] + first;
+    Vector x[vectors];
 #pragma GCC unroll 3
-    for (std::int64_t v = 0; v < vectors; ++v) x[v] = Kind::read(row + v * lanes);
+    for (std::int64_t v = 0; v < vectors; ++v) x[v] = load(row + v * lanes);
 #pragma GCC unroll 8
     for (std::int64_t o = 0; o < block_outputs; ++o) {
-      const auto weight = Kind::splat_weight(weights[k * block_outputs + o]);
+      const Vector weight = splat(weights[k * block_outputs + o]);
 #pragma GCC unroll 3
-      for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] = Kind::add(sums[o][v], weight, x[v]);
+      for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] += weight * x[v];
     }
   }
   const auto activation = task.activation;
@@ -114,57 +93,24 @@ inline void multiply_block(const typename Kind::Task& task, const typename Kind:
   }
 }
 
-template <class Kind>
-void multiply(const typename Kind::Task& task, std::int64_t first, std::int64_t cells) {
+void multiply(const Product& task, std::int64_t first, std::int64_t cells) {
   const auto end = first + cells;
   for (std::int64_t output = 0; output < task.outputs; output += block_outputs) {
-    const auto* const weights = task.weights + output * task.depth;
+    const float* const weights = task.weights + output * task.depth;
     auto cell = first;
     for (; cell + block_vectors * lanes <= end; cell += block_vectors * lanes) {
-      multiply_block<Kind, block_vectors>(task, weights, output, cell, lanes);
+      multiply_block<block_vectors>(task, weights, output, cell, lanes);
     }
     const auto left = end - cell;
     if (left > 2 * lanes) {
-      multiply_block<Kind, 3>(task, weights, output, cell, left - 2 * lanes);
+      multiply_block<3>(task, weights, output, cell, left - 2 * lanes);
     } else if (left > lanes) {
-      multiply_block<Kind, 2>(task, weights, output, cell, left - lanes);
+      multiply_block<2>(task, weights, output, cell, left - lanes);
     } else if (left > 0) {
-      multiply_block<Kind, 1>(task, weights, output, cell, left);
+      multiply_block<1>(task, weights, output, cell, left);
     }
   }
 }
-
-#if defined(__AVX512BF16__)
-// Rounds two rows to bfloat16 and interleaves them, the even one in the lower halves.
-template <class Even, class Odd>
-inline void pack_pairs(const float* even, const float* odd, std::uint32_t* out, std::int64_t cells,
-                       Even of_even, Odd of_odd) {
-  const auto rounded = [](Vector x) {
-    return _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(x)));
-  };
-  for (std::int64_t i = 0; i < cells; i += lanes) {
-    const auto low = rounded(of_even(load(even + i, cells - i)));
-    const auto high = rounded(of_odd(load(odd + i, cells - i)));
-    const auto pair = _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
-    store(reinterpret_cast<float*>(out) + i, reinterpret_cast<Vector>(pair), cells - i);
-  }
-}
-
-void pack_pairs(const float* even, const Affine* of_even, const float* odd, const Affine* of_odd,
-                std::uint32_t* out, std::int64_t cells) {
-  const auto same = [](Vector x) { return x; };
-  const auto with = [&](const Affine* of, auto use) {
-    if (of == nullptr) {
-      use(same);
-    } else {
-      with_activation(*of, use);
-    }
-  };
-  with(of_even, [&](auto change_even) {
-    with(of_odd, [&](auto change_odd) { pack_pairs(even, odd, out, cells, change_even, change_odd); });
-  });
-}
-#endif
 
 // out = f(in) for rows of any length.
 template <class Change>
@@ -516,16 +462,17 @@ inline void store_some(float* to, Vector v, std::int64_t count) {
   if (count > 0) store(to, v, count);
 }
 
+// As libtorch: no number wins.
+inline Vector larger_or_none(Vector a, Vector b) { return (a > b) | (a != a) ? a : b; }
+
 // Of each two neighbours in two rows, the largest of the four.
 void max_of_pairs(const float* upper, const float* lower, float* out, std::int64_t cells) {
-  // As libtorch: no number wins.
-  const auto pick = [](Vector a, Vector b) { return (a > b) | (a != a) ? a : b; };
   for (std::int64_t i = 0; i < cells; i += lanes) {
     const auto left = 2 * (cells - i);
-    const Vector a = pick(load_some(upper + 2 * i, left), load_some(lower + 2 * i, left));
-    const Vector b =
-        pick(load_some(upper + 2 * i + lanes, left - lanes), load_some(lower + 2 * i + lanes, left - lanes));
-    store(out + i, pick(evens(a, b), odds(a, b)), cells - i);
+    const Vector a = larger_or_none(load_some(upper + 2 * i, left), load_some(lower + 2 * i, left));
+    const Vector b = larger_or_none(load_some(upper + 2 * i + lanes, left - lanes),
+                                    load_some(lower + 2 * i + lanes, left - lanes));
+    store(out + i, larger_or_none(evens(a, b), odds(a, b)), cells - i);
   }
 }
 
@@ -660,8 +607,13 @@ void largest(const float* rows, std::int64_t stride, std::int64_t count, std::in
 }
 
 #include "kernels/winograd.hpp"
+#if defined(__AVX512BF16__)
+#include "kernels/cells.hpp"
 #if defined(__AMX_BF16__)
 #include "kernels/pair_tiles.hpp"
+#else
+#include "kernels/pair_vectors.hpp"
+#endif
 #endif
 
 }  // namespace
@@ -670,22 +622,19 @@ extern const Kernels ATHERIA_KERNELS;
 const Kernels ATHERIA_KERNELS = {
     .name = ATHERIA_CPU,
     .block = block_outputs,
-    .multiply = multiply<Floats>,
-#if defined(__AMX_BF16__)
-    .multiply_pairs = multiply_tiles,
-    .pair_outputs = tile_side,
-    .pair_depth = tile_side,
-    .pack_pairs = pack_pairs,
-#elif defined(__AVX512BF16__)
-    .multiply_pairs = multiply<Pairs>,
-    .pair_outputs = block_outputs,
-    .pair_depth = 1,
-    .pack_pairs = pack_pairs,
+    .multiply = multiply,
+#if defined(__AVX512BF16__)
+    .multiply_pairs = multiply_pairs,
+    .pack_cells = pack_cells,
+    .change_cells = change_cells,
+    .moments_of_cells = moments_of_cells,
+    .max_of_cells = max_of_cells,
 #else
     .multiply_pairs = nullptr,
-    .pair_outputs = block_outputs,
-    .pair_depth = 1,
-    .pack_pairs = nullptr,
+    .pack_cells = nullptr,
+    .change_cells = nullptr,
+    .moments_of_cells = nullptr,
+    .max_of_cells = nullptr,
 #endif
     .affine = affine,
     .apply = apply,
