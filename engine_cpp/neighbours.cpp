@@ -35,9 +35,7 @@ Neighbours::Neighbours(const Region& region, const std::vector<SourcePlane>& sou
           width % widest_vector == 0 &&
           std::none_of(sources.begin(), sources.end(), [](const SourcePlane& p) { return p.has_halo; })) {
   for (const auto& op : region.operators) {
-    const auto columns_of_op =
-        is_nearest(op) ? ColumnSums::most : static_cast<std::int64_t>(op.columns.size());
-    columns_ = std::max(columns_, columns_of_op);
+    if (!is_nearest(op)) columns_ = std::max(columns_, static_cast<std::int64_t>(op.columns.size()));
   }
 }
 
@@ -56,18 +54,11 @@ bool Neighbours::is_nearest(const Region::Operator& op) const { return sees_vect
 
 Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
   Prepared all;
-  const auto add = [&](const Region::SumOfColumns& sum, std::int64_t result) {
+  if (is_nearest(op)) return all;
+  for (const auto& sum : op.sums) {
     for (const auto& tap : sum.taps) all.terms.push_back({column(tap.column) + tap.dx, tap.factor});
     all.sums.push_back(
         {nullptr, static_cast<std::int64_t>(sum.taps.size()), sum.constant, nullptr, 0, 0, stride_, 0});
-    all.results.push_back(result);
-  };
-  if (is_nearest(op)) {
-    for (const auto& of : op.nearest) {
-      for (std::size_t s = 0; s < of.sums.size(); ++s) add(of.sums[s], of.results[s]);
-    }
-  } else {
-    for (std::size_t s = 0; s < op.sums.size(); ++s) add(op.sums[s], static_cast<std::int64_t>(s));
   }
   const auto* terms = all.terms.data();
   for (auto& sum : all.sums) sum.terms = std::exchange(terms, terms + sum.count);
@@ -75,45 +66,46 @@ Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
 }
 
 void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* const* out) {
-  const auto& all = prepared_[static_cast<std::size_t>(&op - region_.operators.data())];
-  std::size_t next = 0;
-  const auto sum_rows = [&](std::size_t count) {
-    for (const auto end = next + count; next < end; ++next) {
-      auto sum = all.sums[next];
-      sum.out = out[all.results[next]];
-      sum.height = chunk.height;
-      sum.width = sum.out_stride = chunk.width;
-      kernels().sum(sum);
-    }
-  };
-  if (!is_nearest(op)) {
-    for (std::size_t i = 0; i < op.columns.size(); ++i) {
-      sum_column(op.columns[i], chunk, column(static_cast<std::int64_t>(i)));
-    }
-    return sum_rows(all.sums.size());
+  if (is_nearest(op)) return sum_nearest(op, chunk, out);
+  for (std::size_t i = 0; i < op.columns.size(); ++i) {
+    sum_column(op.columns[i], chunk, column(static_cast<std::int64_t>(i)));
   }
-  for (const auto& of : op.nearest) {
-    sum_nearest(of, chunk);
-    sum_rows(of.sums.size());
+  for (auto sum : prepared_[static_cast<std::size_t>(&op - region_.operators.data())].sums) {
+    sum.out = *out++;
+    sum.height = chunk.height;
+    sum.width = sum.out_stride = chunk.width;
+    kernels().sum(sum);
   }
 }
 
-// A plane's columns of three cells.
-void Neighbours::sum_nearest(const Region::Nearest& of, const Chunk& chunk) {
-  const auto& from = sources_[at(of.source)];
+void Neighbours::sum_nearest(const Region::Operator& op, const Chunk& chunk, float* const* out) {
   const auto* const zeros = memory_ + columns_ * column_size_ + widest_vector;
-  rows_.clear();
-  for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
-    const auto there = torus_ ? wrapped(y, height_) : y;
-    rows_.push_back(is_within(there, 0, height_) ? from.first + there * from.stride + chunk.x : zeros);
-  }
   const auto beside = [&](std::int64_t x) {
     const auto there = torus_ ? wrapped(x, width_) : x;
-    return is_within(there, 0, width_) ? there - chunk.x : ColumnSums::nothing;
+    return is_within(there, 0, width_) ? there - chunk.x : NearestSum::nothing;
   };
-  kernels().sum_columns({of.columns.data(), static_cast<std::int64_t>(of.columns.size()), rows_.data(),
-                         chunk.height, chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width),
-                         column(0), stride_, column_size_});
+  const auto to_left = beside(chunk.x - 1);
+  const auto to_right = beside(chunk.x + chunk.width);
+  std::int64_t before = -1;
+  for (const auto& [source, result, of] : op.nearest) {
+    if (source != before) {
+      const auto& from = sources_[at(source)];
+      rows_.clear();
+      for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
+        const auto there = torus_ ? wrapped(y, height_) : y;
+        rows_.push_back(is_within(there, 0, height_) ? from.first + there * from.stride + chunk.x : zeros);
+      }
+      before = source;
+    }
+    auto sum = of;
+    sum.rows = rows_.data();
+    sum.height = chunk.height;
+    sum.width = chunk.width;
+    sum.to_left = to_left;
+    sum.to_right = to_right;
+    sum.out = out[result];
+    kernels().sum_nearest(sum);
+  }
 }
 
 // With what lies left and right of the chunk.

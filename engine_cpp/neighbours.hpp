@@ -37,18 +37,16 @@ class Neighbours {
   void sum(const Region::Operator& op, const Chunk& chunk, float* const* out);
 
  private:
-  // An operator's sums of columns, as the kernel wants them, but for the chunk; in the order of `nearest`
-  // where that is used.
+  // An operator's sums of columns, as the kernel wants them, but for the chunk.
   struct Prepared {
     std::vector<Term> terms;
     std::vector<Sum> sums;
-    std::vector<std::int64_t> results;
   };
 
   float* column(std::int64_t i) const;
   bool is_nearest(const Region::Operator& op) const;
   Prepared prepared(const Region::Operator& op) const;
-  void sum_nearest(const Region::Nearest& of, const Chunk& chunk);
+  void sum_nearest(const Region::Operator& op, const Chunk& chunk, float* const* out);
   void sum_column(const Region::Column& column, const Chunk& chunk, float* to);
   void sum_inside(const Region::Column& column, const Chunk& part, float* to);
 

@@ -1,6 +1,7 @@
 #include "region.hpp"
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 namespace atheria {
@@ -20,34 +21,40 @@ float take_factor(Region::Column& column) {
   return lowest;
 }
 
-// The same sums, source by source, where each is over nearest neighbours of one, and their columns are few.
+// The same sums, source by source, where each is over nearest neighbours of one.
 std::vector<Region::Nearest> nearest(const Region::Operator& op) {
   std::vector<Region::Nearest> found;
-  std::vector<std::int64_t> places(op.columns.size(), -1);  // of a column among its source's
   for (std::size_t s = 0; s < op.sums.size(); ++s) {
-    const auto& sum = op.sums[s];
-    if (sum.taps.empty()) return {};
-    const auto source = op.columns[at(sum.taps[0].column)].source;
-    auto of = std::find_if(found.begin(), found.end(), [&](const auto& one) { return one.source == source; });
-    if (of == found.end()) of = found.insert(of, Region::Nearest{.source = source});
-    auto& own = of->sums.emplace_back(Region::SumOfColumns{{}, sum.constant});
-    of->results.push_back(static_cast<std::int64_t>(s));
-    for (const auto& tap : sum.taps) {
+    const auto& [taps, constant] = op.sums[s];
+    if (taps.empty()) return {};
+    Region::Nearest own{op.columns[at(taps[0].column)].source, static_cast<std::int64_t>(s), {}};
+    auto& sum = own.sum;
+    sum.constant = constant;
+    std::array<const Region::SumOfColumns::Tap*, 3> of_column{};
+    for (const auto& tap : taps) {
       const auto& column = op.columns[at(tap.column)];
-      if (column.source != source || std::abs(tap.dx) > 1) return {};
-      auto& place = places[at(tap.column)];
-      if (place < 0) {
-        place = static_cast<std::int64_t>(of->columns.size());
-        auto& three = of->columns.emplace_back(ColumnSums::Column{});
-        for (const auto& [dy, factor] : column.taps) {
-          if (std::abs(dy) > 1) return {};
-          (dy < 0 ? three.above : dy > 0 ? three.below : three.here) = factor;
-        }
+      if (column.source != own.source || std::abs(tap.dx) > 1) return {};
+      of_column[at(tap.dx + 1)] = &tap;
+      auto& three = tap.dx < 0 ? sum.left : tap.dx > 0 ? sum.right : sum.middle;
+      for (const auto& [dy, factor] : column.taps) {
+        if (std::abs(dy) > 1) return {};
+        (dy < 0 ? three.above : dy > 0 ? three.below : three.here) = tap.factor * factor;
       }
-      own.taps.push_back({place, tap.dx, tap.factor});
     }
-    if (static_cast<std::int64_t>(of->columns.size()) > ColumnSums::most) return {};
+    const auto [left, middle, right] = of_column;
+    sum.has_middle = middle != nullptr;
+    if (left == nullptr && right == nullptr) {
+      sum.sides = NearestSum::Sides::none;
+    } else if (left != nullptr && right != nullptr && left->column == right->column) {
+      sum.sides = NearestSum::Sides::alike;
+      sum.ratio = right->factor / left->factor;
+    } else {
+      sum.sides = NearestSum::Sides::apart;
+    }
+    found.push_back(own);
   }
+  std::stable_sort(found.begin(), found.end(),
+                   [](const auto& a, const auto& b) { return a.source < b.source; });
   return found;
 }
 

@@ -41,12 +41,11 @@ struct Region {
     float constant;
   };
 
-  // Sums over a source's nearest neighbours, and which of an operator's results they are.
+  // A sum over a source's nearest neighbours, all of it but where they lie, and which of an operator's
+  // results it is.
   struct Nearest {
-    std::int64_t source;
-    std::vector<ColumnSums::Column> columns{};
-    std::vector<SumOfColumns> sums{};
-    std::vector<std::int64_t> results{};
+    std::int64_t source, result;
+    NearestSum sum;
   };
 
   struct Operator {
@@ -55,7 +54,7 @@ struct Region {
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
     std::vector<Column> columns;       // of stencils
     std::vector<SumOfColumns> sums;    // of stencils, one each
-    std::vector<Nearest> nearest;      // the same; none where they see more of their surroundings
+    std::vector<Nearest> nearest;      // the same, by source; none where they see more of their surroundings
     std::int64_t first_row = 0;        // of the result
   };
 

@@ -75,23 +75,26 @@ struct Sum {
   std::int64_t stride, out_stride;  // from one row to the next of the terms, and of `out`
 };
 
-// Sums of three cells, one above the other, of rows of a plane: a whole number of the widest vectors.
-struct ColumnSums {
+// A sum over the nearest neighbours in a plane, of rows of whole vectors.
+struct NearestSum {
   struct Column {
     float above, here, below;
   };
-  static constexpr std::int64_t most = 3;
+  // What the columns beside a cell are: both 0, the right one `ratio` times the left one, or two of their
+  // own.
+  enum class Sides : std::uint8_t { none, alike, apart };
   static constexpr std::int64_t nothing = INT64_MIN;  // but zeros
 
-  const Column* columns;
-  std::int64_t count;        // 1 to `most`
+  Column left, middle, right;
+  Sides sides;
+  float ratio;
+  bool has_middle;
+  float constant;
   const float* const* rows;  // `height`, and one above and one below
   std::int64_t height, width;
   // From a row's first cell to the one on its left, and to the one on the last cell's right.
   std::int64_t to_left, to_right;
-  float* out;           // with room for a cell on either side of a row
-  std::int64_t stride;  // from row to row
-  std::int64_t size;    // from one column's rows to the next one's
+  float* out;  // row after row
 };
 
 // The step around a law, on one run of cells.
@@ -170,8 +173,7 @@ struct Kernels {
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
   void (*sum)(const Sum& sum);
-  // Of each row, and of the cell on either side.
-  void (*sum_columns)(const ColumnSums& sums);
+  void (*sum_nearest)(const NearestSum& sum);
   Tally (*advance)(const Advance& step, std::int64_t cells);
   Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);

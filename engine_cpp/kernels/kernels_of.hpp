@@ -256,72 +256,69 @@ void sum(const Sum& sum) {
   }
 }
 
-// is_monic: what is below counts once, in all columns.
-template <std::int64_t columns, bool is_monic>
-inline void sum_columns_of(const ColumnSums& sums) {
-  Vector factors[columns][3];
-#pragma GCC unroll 3
-  for (std::int64_t c = 0; c < columns; ++c) {
-    const auto [above, here, below] = sums.columns[c];
-    factors[c][0] = splat(above);
-    factors[c][1] = splat(here);
-    factors[c][2] = splat(below);
-  }
-  const auto size = sums.size;
-  const auto width = sums.width;
-  float* out = sums.out;
-  for (std::int64_t y = 0; y < sums.height; ++y, out += sums.stride) {
-    const float* const above = sums.rows[y];
-    const float* const here = sums.rows[y + 1];
-    const float* const below = sums.rows[y + 2];
-    const auto sum = [&](std::int64_t x, auto use) {
-      const Vector a = load(above + x);
-      const Vector b = load(here + x);
-      const Vector c = load(below + x);
-#pragma GCC unroll 3
-      for (std::int64_t i = 0; i < columns; ++i) {
-        const Vector last = is_monic ? c : factors[i][2] * c;
-        use(out + i * size, last + factors[i][0] * a + factors[i][1] * b);
-      }
+template <NearestSum::Sides sides, bool has_middle>
+inline void sum_nearest_of(const NearestSum& sum) {
+  constexpr bool has_sides = sides != NearestSum::Sides::none;
+  constexpr bool alike = sides == NearestSum::Sides::alike;
+  const Vector constant = splat(sum.constant);
+  const auto width = sum.width;
+  float* out = sum.out;
+  for (std::int64_t y = 0; y < sum.height; ++y, out += width) {
+    const auto column = [rows = sum.rows + y](const NearestSum::Column& of, std::int64_t x) {
+      return of.above * load(rows[0] + x) + of.here * load(rows[1] + x) + of.below * load(rows[2] + x);
     };
-    for (std::int64_t x = 0; x < width; x += lanes) {
-      sum(x, [=](float* row, Vector v) { store(row + x, v); });
+    const auto beside = [&](const NearestSum::Column& of, std::int64_t to, std::int64_t lane) {
+      return to == NearestSum::nothing ? Vector{} : column(of, to - lane);
+    };
+    Vector before{};
+    Vector left{};
+    Vector right{};
+    if constexpr (has_sides) {
+      before = beside(sum.left, sum.to_left, lanes - 1);
+      left = column(sum.left, 0);
+      right = alike ? left : column(sum.right, 0);
     }
-    // What is beside the row: of a row that is a circle, its own ends.
-    if (sums.to_left == width - 1 && sums.to_right == 0) {
-#pragma GCC unroll 3
-      for (std::int64_t i = 0; i < columns; ++i) {
-        float* const row = out + i * size;
-        row[-1] = row[width - 1];
-        row[width] = row[0];
+    const Vector first = right;
+    const auto add = [&](std::int64_t x, auto next_of) {
+      Vector v = constant;
+      if constexpr (has_middle) v += column(sum.middle, x);
+      if constexpr (has_sides) {
+        const Vector next = next_of(alike ? sum.left : sum.right);
+        v += moved_right(before, left);
+        if constexpr (alike) {
+          v += sum.ratio * moved_left(left, next);
+          before = left;
+          left = next;
+        } else {
+          v += moved_left(right, next);
+          before = left;
+          right = next;
+        }
       }
-      continue;
+      store(out + x, v);
+    };
+    std::int64_t x = 0;
+    for (; x + lanes < width; x += lanes) {
+      add(x, [&](const NearestSum::Column& of) { return column(of, x + lanes); });
+      if constexpr (has_sides && !alike) left = column(sum.left, x + lanes);
     }
-    for (std::int64_t i = 0; i < columns; ++i) out[i * size - 1] = out[i * size + width] = 0;
-    if (sums.to_left != ColumnSums::nothing) {
-      sum(sums.to_left - (lanes - 1), [](float* row, Vector v) { row[-1] = v[lanes - 1]; });
-    }
-    if (sums.to_right != ColumnSums::nothing) {
-      sum(sums.to_right, [=](float* row, Vector v) { row[width] = v[0]; });
-    }
+    add(x, [&](const NearestSum::Column& of) {
+      return sum.to_right == 0 ? first : beside(of, sum.to_right, 0);
+    });
   }
 }
 
-template <std::int64_t columns>
-inline void sum_columns_of(const ColumnSums& sums) {
-  bool is_monic = true;
-  for (std::int64_t c = 0; c < columns; ++c) is_monic = is_monic && sums.columns[c].below == 1.0F;
-  return is_monic ? sum_columns_of<columns, true>(sums) : sum_columns_of<columns, false>(sums);
-}
-
-void sum_columns(const ColumnSums& sums) {
-  switch (sums.count) {
-    case 1:
-      return sum_columns_of<1>(sums);
-    case 2:
-      return sum_columns_of<2>(sums);
-    default:
-      return sum_columns_of<3>(sums);
+void sum_nearest(const NearestSum& sum) {
+  using Sides = NearestSum::Sides;
+  switch (sum.sides) {
+    case Sides::none:
+      return sum_nearest_of<Sides::none, true>(sum);
+    case Sides::alike:
+      return sum.has_middle ? sum_nearest_of<Sides::alike, true>(sum)
+                            : sum_nearest_of<Sides::alike, false>(sum);
+    case Sides::apart:
+      return sum.has_middle ? sum_nearest_of<Sides::apart, true>(sum)
+                            : sum_nearest_of<Sides::apart, false>(sum);
   }
 }
 
@@ -640,7 +637,7 @@ const Kernels ATHERIA_KERNELS = {
     .apply = apply,
     .combine = combine,
     .sum = sum,
-    .sum_columns = sum_columns,
+    .sum_nearest = sum_nearest,
     .advance = advance,
     .moments = moments,
     .max_of_pairs = max_of_pairs,

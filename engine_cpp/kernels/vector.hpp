@@ -215,6 +215,24 @@ inline Vector evens(Vector a, Vector b) { return __builtin_shufflevector(a, b, 0
 inline Vector odds(Vector a, Vector b) { return __builtin_shufflevector(a, b, 1, 3, 5, 7); }
 #endif
 
+// The last element of a and all of b but its last; all of a but its first and the first one of b.
+#if defined(__AVX512F__)
+inline Vector moved_right(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30);
+}
+inline Vector moved_left(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+}
+#elif defined(__AVX2__)
+inline Vector moved_right(Vector a, Vector b) {
+  return __builtin_shufflevector(a, b, 7, 8, 9, 10, 11, 12, 13, 14);
+}
+inline Vector moved_left(Vector a, Vector b) { return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8); }
+#else
+inline Vector moved_right(Vector a, Vector b) { return __builtin_shufflevector(a, b, 3, 4, 5, 6); }
+inline Vector moved_left(Vector a, Vector b) { return __builtin_shufflevector(a, b, 1, 2, 3, 4); }
+#endif
+
 // a and b interleaved: the first half, and the second.
 #if defined(__AVX512F__)
 inline Vector zip_first(Vector a, Vector b) {
