@@ -283,7 +283,7 @@ def measure(arguments: argparse.Namespace) -> Numbers:
         progress(row(law, min(arguments.sizes), few, rounds), result["others"])
     if not arguments.skip_sparse:
         peers = [kind for kind in kinds if not issubclass(kind, Ours) and not kind.bf16]
-        result["sparse"] = sparse.measure(peers, rounds or 10, quick)
+        result["sparse"] = sparse.measure(peers, rounds or 30, quick)
     result["ceilings"].append(ceiling(size))
     return result
 
