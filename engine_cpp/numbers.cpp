@@ -1,5 +1,7 @@
 #include "numbers.hpp"
 
+#include <pthread.h>
+
 #include <algorithm>
 #include <mutex>
 #include <utility>
@@ -17,7 +19,7 @@ struct Spares {
     std::size_t size;
   };
 
-  Spares() { kept.reserve(most / least + 1); }  // nothing can fail where memory is given back
+  Spares();
 
   std::mutex mutex{};
   std::vector<Spare> kept{};
@@ -27,6 +29,13 @@ struct Spares {
 Spares& spares() {
   static auto& all = *new Spares;  // universes may outlive what is destroyed at the end
   return all;
+}
+
+Spares::Spares() {
+  kept.reserve(most / least + 1);  // nothing can fail where memory is given back
+  // A forked child has none of the threads that might hold the lock: it is held for it, and let go by it.
+  pthread_atfork([] { spares().mutex.lock(); }, [] { spares().mutex.unlock(); },
+                 [] { spares().mutex.unlock(); });
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 """Unbounded universes: dense = unbounded while matter stays away from the edge; memory follows matter."""
 
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -218,6 +220,51 @@ def test_a_universe_takes_the_memory_of_one_that_is_gone(tmp_path: Path) -> None
         engine.step_native(2)
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert min(faults[1:]) < 200  # its numbers lie on some 1,200 pages
+
+
+HAMMERS = """
+import os, signal, sys, threading
+import numpy as np
+import torch
+from atheria_core import Engine
+
+torch.set_num_threads(1)  # a forked child of OpenMP's threads has none of them, and waits for them
+draw = np.random.default_rng(0)
+matter = draw.integers(0, 10**6, (10_000, 2)), draw.standard_normal((10_000, 4)).astype(np.complex64)
+
+def loaded():
+    engine = Engine(d_state=4, threads=1)
+    engine.load_model(sys.argv[1], {"normalise": "none", "gamma": 0.0, "epsilon": 0.0})
+    return engine
+
+def hammer(engine, times):
+    for _ in range(times):
+        engine.reset("zeros", 0, None)
+        engine.set_cells(*matter)
+
+own = loaded()
+hammer(own, 2)
+for engine in [loaded() for _ in range(3)]:
+    threading.Thread(target=hammer, args=[engine, 10**9], daemon=True).start()
+ended = []
+for _ in range(60):
+    if not (child := os.fork()):
+        signal.alarm(20)
+        hammer(own, 1)
+        os._exit(0)
+    ended.append(os.waitpid(child, 0)[1])
+    if ended[-1]:
+        break
+print(ended.count(0))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_a_process_may_fork_while_its_threads_make_universes(tmp_path: Path) -> None:
+    path = plain_torchscript(Drift(False), tmp_path / "law.pt")
+    ended = subprocess.run([sys.executable, "-c", HAMMERS, str(path)], capture_output=True, text=True)
+    assert ended.stdout == "60\n", ended.stderr
 
 
 def test_what_was_empty_beside_matter_is_no_change(tmp_path: Path) -> None:
