@@ -464,7 +464,9 @@ def measure(peers: list[type[Contender]], rounds: int, quick: bool) -> Numbers:
     for count in counts:
         contenders = [Unbounded(), Gathered(), Loop()]
         each = {ours: loop_steps, gathered: loop_steps, loop: loop_steps}
-        result["loop"][str(count)] = take_turns(contenders, each, 2, lives, scattered(count, side), side)
+        result["loop"][str(count)] = take_turns(
+            contenders, each, min(rounds, 6), lives, scattered(count, side), side
+        )
         progress(f"loop {count}", result["loop"][str(count)])
 
     contenders = [Unbounded(), Gathered()]
