@@ -233,7 +233,7 @@ draw = np.random.default_rng(0)
 matter = draw.integers(0, 10**6, (10_000, 2)), draw.standard_normal((10_000, 4)).astype(np.complex64)
 
 def loaded():
-    engine = Engine(d_state=4, threads=1)
+    engine = Engine(d_state=4)
     engine.load_model(sys.argv[1], {"normalise": "none", "gamma": 0.0, "epsilon": 0.0})
     return engine
 
