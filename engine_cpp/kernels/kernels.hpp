@@ -49,9 +49,9 @@ struct PairTile {
 // What a matrix of weights makes of cells in bfloat16, whose channels lie together: 32 of a cell, a group,
 // are 16 words one after the other, the next cell's follow. A cell of the result is a row of whole vectors.
 struct PairProduct {
-  const std::int64_t*
-      offsets;         // `depth`: of what is multiplied, in words, seen from a cell of the first group
-  std::int64_t depth;  // groups of inputs, of each all taps
+  // `depth` of them, in words: of what is multiplied, seen from a cell of the first group.
+  const std::int64_t* offsets;
+  std::int64_t depth;            // groups of inputs, of each all taps
   const std::uint32_t* weights;  // (outputs / 16, depth, 16 pairs of inputs, 16 outputs)
   const float* bias;             // null where it is 0
   std::int64_t outputs;          // a multiple of 16
