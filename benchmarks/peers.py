@@ -439,6 +439,11 @@ class Ours(Contender):
     def field(self) -> np.ndarray:
         return self.engine.state()
 
+    def profile(self, steps: int) -> list[dict[str, Any]]:
+        """Where a step's time goes; nothing of what runs on libtorch."""
+        compiled = self.engine.info()["backend"] == "compiled"
+        return self.engine.profile(steps) if compiled else []
+
 
 class OursBf16(Ours):
     """The engine in bfloat16."""

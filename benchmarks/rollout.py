@@ -56,6 +56,10 @@ TURN = 0.03
 """Seconds that a turn takes about."""
 REST = 0.02
 """Seconds between turns, in which threads of the last contender stop spinning."""
+SMALL_PART = 0.03
+"""Share of a step below which a part has no line of its own."""
+PROFILE = 0.5
+"""Seconds that a profile is taken of about, but of three steps at least."""
 BUDGET = 30
 """Seconds that the turns of a row take about, but for three rounds at least."""
 MATRIX = 2048
@@ -179,6 +183,9 @@ def row(name: str, side: int, kinds: list[type[Contender]], rounds: int | None) 
     turns = rounds or max(3, min(30, round(BUDGET / (len(ready) * (2 * steps * one + REST)))))
     for name_of, seconds in race(ready, steps, turns).items():
         measured[name_of] |= {"minimum_ms": 1e3 * min(seconds), "median_ms": 1e3 * median(seconds)}
+    for name_of, contender in ready.items():
+        if isinstance(contender, Ours):
+            measured[name_of]["profile"] = contender.profile(max(3, round(PROFILE / one)))
     result: Numbers = {
         "law": name,
         "side": side,
@@ -326,7 +333,7 @@ def page(result: Numbers) -> str:
     if result["left_out"]:
         lines += [f"Not here: {name} ({why})." for name, why in result["left_out"].items()] + [""]
     lines += ["![Times of a step](rollout_times.png)\n", "## The engine against the fastest peer\n"]
-    lines += [*summary(result), "", *ceilings(result), ""]
+    lines += [*summary(result), "", *ceilings(result), "", *profiles(result), ""]
     for measured in result["rows"]:
         lines += [f"## {measured['law']}, {measured['side']} x {measured['side']}\n", *table(measured), ""]
     lines += ["## The other laws, against PyTorch\n"]
@@ -415,6 +422,54 @@ def ceilings(result: Numbers) -> list[str]:
         f"(least {min(bf16):.0f}). A law's operations are those",
         "of its trained layers by direct convolution; an algorithm that needs fewer can pass the ceiling.",
     ]
+
+
+def profiles(result: Numbers) -> list[str]:
+    """Where a step's time goes: the parts that matter, of float32 and of laws with products in bfloat16."""
+    lines = [
+        "## Where the time of a step goes\n",
+        "By `engine.profile`, in steps of their own after the race: the time of the thread that steps, while "
+        "the other is at",
+        f"its shares of the same parts. Parts of less than {SMALL_PART:.0%} are summed up. An activation "
+        "takes time and counts no operation;",
+        "Winograd's algorithm, for the unets' wide layers in float32, needs fewer than are counted.\n",
+        "| law | cells | part | ms | share | GFLOP/s | of the ceiling |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for measured in result["rows"]:
+        for kind in ("fp32", "bf16"):
+            own = measured["contenders"].get(Ours.name if kind == "fp32" else f"{Ours.name} bf16", {})
+            if own.get("profile") and (kind == "fp32" or "in bfloat16" in own["note"]):
+                top = max(found[kind] for found in result["ceilings"])
+                law = measured["law"] + (" in bf16" if kind == "bf16" else "")
+                lines += [
+                    f"| {law} | {measured['side']}² | {' | '.join(cells)} |"
+                    for cells in profile_cells(own["profile"], top)
+                ]
+    return lines
+
+
+def profile_cells(parts: list[Numbers], ceiling_of_kind: float) -> list[list[str]]:
+    """What the table says of a profile's parts."""
+    whole = sum(part["seconds"] for part in parts)
+    small = [part for part in parts[:-2] if part["seconds"] < SMALL_PART * whole]
+    shown = [part for part in parts if part not in small]
+    if small:
+        sums = {key: sum(part[key] for part in small) for key in ("seconds", "operations")}
+        shown.insert(-2, {"what": f"{len(small)} others", **sums})
+    rows = []
+    for part in shown:
+        speed = part["operations"] / part["seconds"] / 1e9
+        speeds = [f"{speed:.0f}", f"{speed / ceiling_of_kind:.2f}"] if speed else ["", ""]
+        rows.append(
+            [
+                part["what"],
+                _ms(1e3 * part["seconds"]),
+                f"{part['seconds'] / whole:.0%}".replace("%", " %"),
+                *speeds,
+            ]
+        )
+    return rows
 
 
 def table(measured: Numbers) -> list[str]:

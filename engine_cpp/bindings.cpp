@@ -371,6 +371,28 @@ NB_MODULE(_core, m) {
           "'fixed_point', and 'blow_up', which keeps the last finite field instead of raising "
           "OverflowError.")
       .def(
+          "profile",
+          [](BoundEngine& self, std::int64_t steps) {
+            const auto parts =
+                self.without_gil([&](Engine& engine) { return engine.profile(steps, InterruptCheck()); });
+            nb::list result;
+            for (const auto& [what, seconds, operations] : parts) {
+              nb::dict entry;
+              entry["what"] = what;
+              entry["seconds"] = seconds;
+              entry["operations"] = operations;
+              result.append(entry);
+            }
+            return result;
+          },
+          "steps"_a = 100, nb::sig("def profile(self, steps: int = 100) -> list[dict[str, typing.Any]]"),
+          "Steps, and says where the time of a step on a grid goes, of a compiled law: a list of {'what', "
+          "'seconds', 'operations'}, the law's parts in their order, the step around the law, and what is in "
+          "none of them. Seconds are a step's, of the thread that steps, while the others are at their "
+          "shares "
+          "of the same part; operations are a step's multiplications and additions, of convolutions by their "
+          "definition.")
+      .def(
           "observables",
           [](BoundEngine& self) {
             return to_list(self.without_gil([](Engine& engine) { return engine.observables(); }));

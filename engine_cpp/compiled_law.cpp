@@ -69,6 +69,7 @@ class CompiledLaw final : public Law {
   std::string backend() const override { return "compiled"; }
   std::string why() const override { return why_; }
   std::optional<std::int64_t> receptive_radius() const override { return radius_; }
+  Profile* profile() override { return &plan_.profile(); }
   const CellKernel* cell_kernel() const override {
     return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
   }

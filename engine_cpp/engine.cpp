@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <regex>
 #include <stdexcept>
@@ -257,6 +258,33 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
     if (ends) break;
   }
   return observations;
+}
+
+std::vector<Engine::PartOfStep> Engine::profile(std::int64_t steps, const BetweenSteps& between_steps) {
+  require(steps >= 1, "`steps` must be at least 1, got " + std::to_string(steps));
+  auto* const profile = law().profile();
+  require(profile != nullptr, "`profile` tells the parts of compiled laws apart; this one runs on " +
+                                  law().backend() + ": " + law().why());
+  require(universe().kind() == "grid",
+          "`profile` is of steps on a grid; call set_state(array) or "
+          "reset(kind, seed, grid)");
+  using Seconds = std::chrono::duration<double>;
+  const auto began = std::chrono::steady_clock::now();
+  {
+    const Profile::Taking taking(*profile);
+    step(steps, between_steps);
+  }
+  const auto all = static_cast<double>(steps);
+  auto rest = Seconds(std::chrono::steady_clock::now() - began).count() / all;
+  const auto cells = static_cast<double>(universe().evaluated_cells(law()));
+  std::vector<PartOfStep> parts;
+  for (const auto& part : profile->parts()) {
+    const auto seconds = Seconds(part.time).count() / all;
+    rest -= seconds;
+    if (part.time.count() > 0) parts.push_back({part.what, seconds, cells * part.operations_per_cell});
+  }
+  parts.push_back({"between the parts: hand-over, waiting", rest, 0});
+  return parts;
 }
 
 void Engine::restore(const Snapshot& snapshot) {

@@ -93,6 +93,15 @@ class Engine {
   std::vector<Observation> rollout(std::int64_t steps, std::int64_t observe_every, const Stop& stop,
                                    const BetweenSteps& between_steps);
 
+  // Steps `steps` times, and says where the time of a step goes, all parts in their order; last what is in
+  // none of them.
+  struct PartOfStep {
+    std::string what;
+    double seconds;
+    double operations;  // multiplications and additions
+  };
+  std::vector<PartOfStep> profile(std::int64_t steps, const BetweenSteps& between_steps);
+
   // A copy of everything that a universe is. Bit for bit what restore() brings back.
   struct Snapshot {
     std::shared_ptr<const Universe> universe;

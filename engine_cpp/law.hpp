@@ -13,6 +13,7 @@
 
 #include "channels_last.hpp"
 #include "physics.hpp"
+#include "profile.hpp"
 
 namespace atheria {
 
@@ -68,6 +69,9 @@ class Law {
 
   // R where the output at a cell depends on no cell further away; none where it does, or nobody knows.
   virtual std::optional<std::int64_t> receptive_radius() const { return {}; }
+
+  // Of steps on grids; null where the backend has no parts to tell apart.
+  virtual Profile* profile() { return nullptr; }
 
   // Null where the backend has none.
   virtual const CellKernel* cell_kernel() const { return nullptr; }

@@ -34,6 +34,7 @@ class RegionBuilder {
   void add(std::int64_t value) {
     Region::Operator op;
     op.instruction = program_.instructions[at(value)];
+    op.value = value;
     auto& instruction = op.instruction;
     region_.level = instruction.level;
     for (const auto& plane : instruction.a) op.a.push_back(operand(plane));
@@ -153,8 +154,8 @@ bool joins_region(const Instruction& instruction) {
 class Workspace {
  public:
   Workspace(const Program& program, const std::vector<Step>& steps, const Region& last,
-            const std::vector<bool>& is_stored, std::int64_t height, std::int64_t width)
-      : height_(height), width_(width), values_(program.instructions.size()) {
+            const std::vector<bool>& is_stored, std::int64_t height, std::int64_t width, Profile& profile)
+      : height_(height), width_(width), profile_(profile), values_(program.instructions.size()) {
     const auto halo = program.halo();
     std::vector<std::int64_t> last_use(values_.size(), -1);
     const auto uses = [&](const std::vector<Plane>& planes, std::int64_t when) {
@@ -251,12 +252,13 @@ class Workspace {
     const std::scoped_lock lock(mutex_);
     auto& all = runners_[&region];
     while (all.size() <= thread) all.push_back(nullptr);
-    if (!all[thread]) all[thread] = std::make_unique<RegionRun>(region);
+    if (!all[thread]) all[thread] = std::make_unique<RegionRun>(region, &profile_);
     return *all[thread];
   }
 
  private:
   std::int64_t height_, width_;
+  Profile& profile_;
   std::vector<Stored> values_;
   std::vector<bool> is_alias_;
   std::vector<Floats> memory_;
@@ -267,7 +269,11 @@ class Workspace {
 };
 
 Plan::Plan(Program program, Precision precision, bool winograd)
-    : program_(std::move(program)), precision_(precision), winograd_(winograd) {
+    : program_(std::move(program)),
+      precision_(precision),
+      winograd_(winograd),
+      halo_(program_.halo()),
+      profile_(program_) {
   divide();
 }
 
@@ -397,7 +403,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
       const auto& planes = workspace.value(plane.value).planes;
       targets.push_back({planes.plane(plane.channel), row, needs_halo_[at(plane.value)]});
     }
-    const Layout grid{universe.height >> region.level, universe.width >> region.level, program_.halo()};
+    const Layout grid{universe.height >> region.level, universe.width >> region.level, halo_};
     return run_region(region, sources, targets, grid, torus, to,
                       [&](std::size_t thread) -> RegionRun& { return workspace.runner(region, thread); });
   };
@@ -405,9 +411,11 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
     if (step.region) {
       sweep(*step.region, {});
     } else if (step.pairs) {
+      const Timed timed(&profile_, at(step.pairs->value));
       run_pairs(program_, *step.pairs, stored, workspace.scratch(), torus,
                 needs_halo_[at(step.pairs->value)]);
     } else {
+      const Timed timed(&profile_, at(step.spatial->value));
       run_spatial(
           program_, *step.spatial, [&](std::int64_t v) -> const Planes& { return workspace.value(v).planes; },
           workspace.scratch().floats, torus, needs_halo_[at(step.spatial->value)]);
@@ -417,6 +425,7 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   to.psi = &psi_;
   to.delta = &delta_;
   to.out = universe.out;
+  to.profile = &profile_;
   const auto tally = sweep(last_, to);
   const auto size = memory_cells(universe.height, universe.width);
   for (std::size_t c = 0; c < program_.memory.size(); ++c) {
@@ -458,7 +467,8 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
   const auto wanted = apart ? threads : 1;
   std::erase_if(workspaces_, [&](const auto& workspace) { return !workspace->fits(height, width); });
   while (static_cast<std::int64_t>(workspaces_.size()) < wanted) {
-    workspaces_.push_back(std::make_unique<Workspace>(program_, steps_, last_, is_stored_, height, width));
+    workspaces_.push_back(
+        std::make_unique<Workspace>(program_, steps_, last_, is_stored_, height, width, profile_));
   }
   std::vector<Tally> tallies(at(universes));
   if (!apart) {

@@ -10,6 +10,7 @@
 
 #include "channels_last.hpp"
 #include "planes.hpp"
+#include "profile.hpp"
 #include "program.hpp"
 #include "region.hpp"
 #include "spatial.hpp"
@@ -32,6 +33,7 @@ class Plan {
   ~Plan();
 
   const Program& program() const { return program_; }
+  Profile& profile() { return profile_; }
   bool uses_bf16() const;
   // Whether it is one region on the field alone.
   bool is_local() const { return steps_.empty(); }
@@ -59,6 +61,8 @@ class Plan {
   Program program_;
   Precision precision_;
   bool winograd_;
+  std::int64_t halo_;
+  Profile profile_;
   std::vector<Step> steps_;
   Region last_;                       // the region that ends in delta
   std::vector<Operand> delta_, psi_;  // of the last region

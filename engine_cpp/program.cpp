@@ -1,7 +1,6 @@
 #include "program.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <limits>
 
@@ -221,26 +220,6 @@ std::optional<std::int64_t> Program::receptive_radius() const {
     }
   }
   return radius;
-}
-
-double Program::operations_per_cell() const {
-  double sum = 0;
-  for (const auto& instruction : instructions) {
-    const auto cells = std::pow(0.25, static_cast<double>(instruction.level));
-    const auto channels = static_cast<double>(instruction.channels);
-    if (instruction.op == Op::convolve) {
-      sum += cells * 2 * static_cast<double>(instruction.weight.size());
-    } else if (instruction.op == Op::upsample) {
-      sum += cells * 2 * static_cast<double>(instruction.weight.size()) / 4;
-    } else if (instruction.op == Op::stencil) {
-      for (const auto& stencil : instruction.stencils) {
-        sum += cells * 2 * static_cast<double>(stencil.taps.size());
-      }
-    } else if (instruction.op != Op::input) {
-      sum += cells * channels;
-    }
-  }
-  return sum;
 }
 
 Program simplified(Program program) {

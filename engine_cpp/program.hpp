@@ -82,9 +82,6 @@ struct Program {
 
   // How far the output at a cell looks, over the cell's phases in its pooling block; none where everywhere.
   std::optional<std::int64_t> receptive_radius() const;
-
-  // Multiplications and additions of one step, per cell of the grid.
-  double operations_per_cell() const;
 };
 
 // Whether an instruction's cell reads nothing but the same cell.

@@ -111,8 +111,8 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
   return padded;
 }
 
-RegionRun::RegionRun(const Region& region)
-    : region_(region), capacity_(region.chunk()), scratch_(region.rows * capacity_) {
+RegionRun::RegionRun(const Region& region, Profile* profile)
+    : region_(region), profile_(profile), capacity_(region.chunk()), scratch_(region.rows * capacity_) {
   for (const auto& op : region.operators) {
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());
@@ -182,6 +182,7 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
 void RegionRun::run(const float* const* cells, std::int64_t count, const SumNeighbours& sum_neighbours) {
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
     const auto& op = region_.operators[i];
+    const Timed timed(profile_, at(op.value));
     if (op.instruction.op == Op::stencil && region_.reach > 0) {
       sum_neighbours(op, out_[i].data());
     } else {

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "planes.hpp"
+#include "profile.hpp"
 #include "program.hpp"
 
 namespace atheria {
@@ -50,6 +51,7 @@ struct Region {
 
   struct Operator {
     Instruction instruction;
+    std::int64_t value;                // its place in the program
     std::vector<Operand> a, b;         // stencils: all taps, one after the other
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
     std::vector<Column> columns;       // of stencils
@@ -80,7 +82,8 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
 // Runs a region on one run of cells after the other; of one thread.
 class RegionRun {
  public:
-  explicit RegionRun(const Region& region);
+  // profile: null where nobody asks.
+  explicit RegionRun(const Region& region, Profile* profile = nullptr);
 
   // Writes an operator's sums over neighbours, a row each.
   using SumNeighbours = std::function<void(const Region::Operator& op, float* const* out)>;
@@ -101,6 +104,7 @@ class RegionRun {
   void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
 
   const Region& region_;
+  Profile* const profile_;
   std::int64_t capacity_;
   Floats scratch_;
   Floats tile_;

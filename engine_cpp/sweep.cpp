@@ -134,6 +134,7 @@ class Worker {
 
   // The step around the law. A chunk is contiguous in the bare grid.
   void finish(const Chunk& chunk) {
+    const Timed timed(finish_.profile, finish_.profile->around_law());
     const auto first = chunk.y * grid_.width + chunk.x;
     for (std::size_t c = 0; c < out_.size(); ++c) {
       delta_[c] = located((*finish_.delta)[c]);

@@ -8,6 +8,7 @@
 #include "neighbours.hpp"
 #include "physics.hpp"
 #include "planes.hpp"
+#include "profile.hpp"
 #include "region.hpp"
 
 namespace atheria {
@@ -31,7 +32,8 @@ struct Finish {
   const float* fires = nullptr;      // 1 where a cell updates, else 0: (H, W), or null
   const std::vector<Operand>* psi = nullptr;
   const std::vector<Operand>* delta = nullptr;
-  float* out = nullptr;  // (2d, H, W)
+  float* out = nullptr;        // (2d, H, W)
+  Profile* profile = nullptr;  // of the plan, where there is `out`
 };
 
 Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,

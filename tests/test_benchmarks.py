@@ -99,6 +99,9 @@ def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
         assert all(numbers["same"] and numbers["minimum_ms"] > 0 for numbers in timed)
         assert row["fp32"]["fastest_peer"] in {"PyTorch eager", "TorchScript frozen"}
         assert row["fp32"]["speed_minimum"] > 0
+        profile = row["contenders"]["Atheria"]["profile"]
+        assert bool(profile) == (row["law"] != "snn_unet")
+    assert "| nca | 16² | convolution 1x1, 64 -> 32 channels, elu | " in page
     for raced in [measured["sparse"]["scattered"], *measured["sparse"]["loop"].values()]:
         for numbers in raced.values():
             assert "left_out" in numbers or (numbers["error"] < 1e-5 and not numbers["cells_of_one_only"])

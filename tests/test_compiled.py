@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ CPU = Path("/proc/cpuinfo").read_text()
 GAINS_FROM_BF16 = "avx512_bf16" in CPU and ("amx_bf16" in CPU or "GenuineIntel" not in CPU)
 LEAVES_BF16 = "avx512_bf16" in CPU and not GAINS_FROM_BF16 and "ATHERIA_CPU" not in os.environ
 TAKES_BF16 = "bfloat16" in os.environ["ATHERIA_CPU"] if "ATHERIA_CPU" in os.environ else GAINS_FROM_BF16
+in_bf16 = pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 luck = st.randoms(use_true_random=False)
 
@@ -525,7 +527,7 @@ def products_in_bf16(
     return F.conv2d(padded, weights, bias.double()) + up
 
 
-@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
+@in_bf16
 @settings(many, max_examples=10)
 @given(st.sampled_from([1, 3, 8, 17, 24, 40]), st.integers(4, 40), st.integers(4, 40), luck)
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
@@ -551,7 +553,7 @@ def test_products_of_bf16_pairs(boundary: str, d_state: int, rows: int, columns:
     np.testing.assert_allclose(engine.state(), expected, rtol=0, atol=2e-6 * np.abs(expected).max())
 
 
-@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
+@in_bf16
 @given(luck)
 @many
 def test_random_laws_in_bf16_stay_near(tmp_path: Path, chance: Random) -> None:
@@ -570,7 +572,7 @@ def test_random_laws_in_bf16_stay_near(tmp_path: Path, chance: Random) -> None:
     np.testing.assert_allclose(*states, rtol=0, atol=0.05)  # a law proposes up to 0.3
 
 
-@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
+@in_bf16
 @pytest.mark.parametrize("activation", ["elu", "silu"])
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
 def test_a_norm_before_a_product_of_bf16(boundary: str, activation: str, tmp_path: Path) -> None:
@@ -603,7 +605,7 @@ def test_a_norm_before_a_product_of_bf16(boundary: str, activation: str, tmp_pat
     assert error.max() < 0.1
 
 
-@pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
+@in_bf16
 def test_bf16_says_its_error_and_stays_near(tmp_path: Path) -> None:
     torch.manual_seed(0)
     body = "x = F.elu(F.conv2d(psi, self.a, None, 1, 1))\nreturn 0.1 * F.conv2d(x, self.b, None, 1, 1)"
@@ -632,3 +634,41 @@ def test_bf16_is_left_where_the_cpu_is_slower_at_it(exported: Callable) -> None:
         states.append(engine.state())
     assert ", in float32, which is faster on this CPU than bfloat16; differs" in engine.info()["why"]
     assert np.array_equal(*states)
+
+
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=in_bf16)])
+@pytest.mark.parametrize("universes", [1, 4])
+def test_a_profile_tells_the_parts_of_a_step_apart(
+    exported: Callable, precision: str, universes: int
+) -> None:
+    _, path = exported("unet")
+    engines = [Engine(precision=precision, threads=2) for _ in range(2)]
+    for engine in engines:
+        engine.load_model(path)
+        engine.reset("soup", 0, (32, 48), universes)
+    began = time.perf_counter()
+    parts = engines[0].profile(5)
+    whole = time.perf_counter() - began
+    engines[1].step_native(5)
+    assert np.array_equal(engines[0].state(), engines[1].state())
+    assert engines[0].step_count == 5
+    names = [part["what"] for part in parts]
+    assert names[0] == "convolution 3x3, 4 -> 8 channels"
+    assert any(name.startswith("max pooling 2x2, ") and name.endswith(", grid/2") for name in names)
+    assert names[-2:] == ["the step around the law", "between the parts: hand-over, waiting"]
+    assert all(part["seconds"] > 0 for part in parts[:-1])
+    assert 0 < 5 * sum(part["seconds"] for part in parts[:-1]) <= whole
+    assert parts[0]["operations"] == universes * 32 * 48 * 2 * 9 * 4 * 8
+
+
+def test_a_profile_is_of_what_was_asked_alone(exported: Callable) -> None:
+    _, path = exported("nca")
+    engine = Engine(threads=2)
+    engine.load_model(path)
+    engine.reset("soup", 0, (64, 64))
+    once = engine.profile(1)
+    engine.step_native(300)
+    again = engine.profile(1)
+    assert [part["what"] for part in once] == [part["what"] for part in again]
+    assert once[0]["what"].startswith("sums over neighbours, ")
+    assert all(part["seconds"] >= 0 for part in again)  # had the 300 steps counted, the last would be less

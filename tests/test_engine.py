@@ -543,6 +543,7 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     )
     refused(ValueError, "`level` of noise must be between 0 and 1", engine.set_noise, "seed", 1.5)
     refused(ValueError, "`steps` must be at least 0", engine.step_native, -1)
+    refused(ValueError, "`steps` must be at least 1", engine.profile, 0)
     refused(ValueError, "`observe_every` must be at least 1", engine.rollout, 3, 0)
     refused(ValueError, "`stop` may hold", engine.rollout, 3, 1, stop=["doom"])
     refused(ValueError, "`x`, `y` must lie on the grid", engine.add_particle, 99, 0, [1, 0, 0, 0])
@@ -588,6 +589,14 @@ def test_calls_out_of_order(exported: Callable, tmp_path: Path) -> None:
     engine = Engine(d_state=4)
     engine.load_model(plain_torchscript(make_law("mlp"), tmp_path / "plain.pt"))
     refused(RuntimeError, "the engine has no state", engine.step_native)
+    refused(RuntimeError, "the engine has no state", engine.profile)
+    _, path = exported("nca")
+    unbounded, frozen = Engine(), Engine(backend="torchscript")
+    for each in (unbounded, frozen):
+        each.load_model(path)
+    unbounded.reset("particles", 0)
+    refused(ValueError, "`profile` is of steps on a grid", unbounded.profile)
+    refused(ValueError, "`profile` tells the parts of compiled laws apart", frozen.profile)
 
 
 def test_a_field_that_explodes_is_kept_at_its_last_finite_step(tmp_path: Path) -> None:

@@ -79,6 +79,11 @@ class Engine:
         Steps, observing at the start, every `observe_every` steps and at the end: a list of {'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', 'fixed_point', and 'blow_up', which keeps the last finite field instead of raising OverflowError.
         """
 
+    def profile(self, steps: int = 100) -> list[dict[str, Any]]:
+        """
+        Steps, and says where the time of a step on a grid goes, of a compiled law: a list of {'what', 'seconds', 'operations'}, the law's parts in their order, the step around the law, and what is in none of them. Seconds are a step's, of the thread that steps, while the others are at their shares of the same part; operations are a step's multiplications and additions, of convolutions by their definition.
+        """
+
     def observables(self) -> list[dict[str, float]]:
         """
         The observables of each universe, by name. Where it is unbounded, `occupancy` is the number of occupied cells, and centre and radius are plain means.
