@@ -98,27 +98,38 @@ class Run {
   void upsample() {
     const auto& layout = in_layout_;
     const auto outputs = 4 * instruction_.channels;
-    // Rows of cells that are multiplied together: a vector runs across their margins.
-    const auto rows = std::max<std::int64_t>(1, 192 / layout.stride());
-    const auto cells = (rows - 1) * layout.stride() + layout.width;
-    const auto capacity = rounded_up(cells, widest_vector);
     const auto inputs = static_cast<std::int64_t>(in_.size());
-    float* const scratch = scratch_.take(outputs * capacity * most_threads());
-    parallel_for((layout.height + rows - 1) / rows, [&](std::int64_t begin, std::int64_t end) {
-      float* const own = scratch + thread_index() * outputs * capacity;
+    // Cells that are multiplied together: some rows, as many for each thread, or a part of a row.
+    constexpr std::int64_t most = 128;
+    const auto columns = std::min(layout.width, most);
+    const auto across = (layout.width + columns - 1) / columns;
+    const auto parts = rounded_up((layout.height * columns + most - 1) / most, most_threads());
+    const auto rows = (layout.height + parts - 1) / parts;
+    const auto capacity = rounded_up(rows * columns, widest_vector);
+    const auto size = (inputs + outputs) * capacity;
+    float* const scratch = scratch_.take(size * most_threads());
+    parallel_for((layout.height + rows - 1) / rows * across, [&](std::int64_t begin, std::int64_t end) {
+      float* const packed = scratch + thread_index() * size;
+      std::vector<const float*> from;
+      for (std::int64_t k = 0; k < inputs; ++k) from.push_back(packed + k * capacity);
       std::vector<float*> out;
-      for (std::int64_t o = 0; o < outputs; ++o) out.push_back(own + o * capacity);
+      for (std::int64_t o = 0; o < outputs; ++o) out.push_back(packed + (inputs + o) * capacity);
       for (auto i = begin; i < end; ++i) {
-        const auto y = i * rows;
-        const auto count = std::min(rows, layout.height - y);
-        const auto first = layout.first() + y * layout.stride();
-        const auto run = (count - 1) * layout.stride() + layout.width;
-        std::vector<const float*> from;
-        for (const float* plane : in_) from.push_back(plane + first);
+        const auto y = i / across * rows;
+        const auto x = i % across * columns;
+        const auto height = std::min(rows, layout.height - y);
+        const auto width = std::min(columns, layout.width - x);
+        // Out of as many pages as there are planes, into a few.
+        for (std::int64_t k = 0; k < inputs; ++k) {
+          const float* row = in_[at(k)] + layout.first() + y * layout.stride() + x;
+          for (std::int64_t r = 0; r < height; ++r, row += layout.stride()) {
+            std::copy(row, row + width, packed + k * capacity + r * width);
+          }
+        }
         kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(),
                             outputs, Activation::none, 0},
-                           0, run);
-        for (std::int64_t r = 0; r < count; ++r) interleave(out, r * layout.stride(), y + r);
+                           0, height * width);
+        for (std::int64_t r = 0; r < height; ++r) interleave(out, r * width, y + r, x, width);
       }
     });
     finish_planes();
@@ -264,12 +275,13 @@ class Run {
     });
   }
 
-  // Four rows of cells from `first` on into the two rows that they make.
-  void interleave(const std::vector<float*>& rows, std::int64_t first, std::int64_t y) const {
+  // Four rows of `width` cells from `first` on, which lie at (y, x), into the two rows that they make.
+  void interleave(const std::vector<float*>& rows, std::int64_t first, std::int64_t y, std::int64_t x,
+                  std::int64_t width) const {
     for (std::int64_t c = 0; c < instruction_.channels; ++c) {
       for (std::int64_t dy = 0; dy < 2; ++dy) {
         const auto k = at(4 * c + 2 * dy);
-        kernels().zip(rows[k] + first, rows[k + 1] + first, row_of(c, 2 * y + dy), in_layout_.width);
+        kernels().zip(rows[k] + first, rows[k + 1] + first, row_of(c, 2 * y + dy) + 2 * x, width);
       }
     }
   }

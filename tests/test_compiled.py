@@ -256,6 +256,19 @@ return 0.1 * torch.tanh(psi)
     assert ours.info()["backend"] == "compiled"
 
 
+@pytest.mark.parametrize("grid", [(2, 274), (6, 770), (14, 34), (64, 2), (2, 2)])
+def test_upsampling_in_parts_of_rows_and_of_grids(tmp_path: Path, grid: tuple[int, int]) -> None:
+    body = "x = F.max_pool2d(psi, 2)\nreturn F.conv_transpose2d(x, self.w, self.b, 2)"
+    engines = both(module_of(body, w=torch.randn(4, 4, 2, 2), b=torch.randn(4)), tmp_path, {"gamma": 0.5})
+    psi = torch.randn(1, 4, *grid, generator=torch.Generator().manual_seed(0)).numpy()
+    for engine in engines:
+        engine.set_state(psi)
+        engine.step_native()
+    compiled, script = (engine.state() for engine in engines)
+    assert engines[0].info()["backend"] == "compiled"
+    assert np.allclose(compiled, script, rtol=1e-5, atol=1e-5)
+
+
 def test_wide_padding_is_checked_on_wide_grids(tmp_path: Path) -> None:
     body = "return F.conv2d(F.pad(psi, [8] * 4, mode='circular'), self.w, None, 1, 0, 4)"
     compiled, _ = both(module_of(body, w=0.1 * torch.randn(4, 4, 5, 5)), tmp_path)
