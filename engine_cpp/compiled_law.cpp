@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "lowering.hpp"
+#include "pages.hpp"
 #include "plan.hpp"
 #include "region_cells.hpp"
 
@@ -154,7 +155,9 @@ class CompiledLaw final : public Law {
     }
     std::erase_if(spares_, [&](const at::Tensor& t) { return t.sizes() != sizes && t.use_count() == 1; });
     if (spares_.size() >= 8) spares_.erase(spares_.begin());
-    return spares_.emplace_back(at::empty(sizes, at::kFloat));
+    const auto count = c10::multiply_integers(sizes);
+    float* const data = take_pages(static_cast<std::size_t>(count)).release();
+    return spares_.emplace_back(at::from_blob(data, sizes, [data](void*) { FreePages()(data); }));
   }
 
   Output empty_outputs(const at::Tensor& psi, const at::Tensor& memory) {

@@ -5,12 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
-#include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "pages.hpp"
 
 namespace atheria {
 
@@ -22,19 +21,13 @@ inline std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + 
 class Floats {
  public:
   Floats() = default;
-  explicit Floats(std::int64_t count)
-      : data_(static_cast<float*>(
-            ::operator new(static_cast<std::size_t>(count + overread) * sizeof(float), alignment))) {
+  explicit Floats(std::int64_t count) : data_(take_pages(static_cast<std::size_t>(count + overread))) {
     std::memset(data_.get(), 0, static_cast<std::size_t>(count + overread) * sizeof(float));
   }
   float* get() const { return data_.get(); }
 
  private:
-  static constexpr std::align_val_t alignment{64};
-  struct Free {
-    void operator()(float* data) const { ::operator delete(data, alignment); }
-  };
-  std::unique_ptr<float, Free> data_;
+  Pages data_;
 };
 
 // How a plane lies in memory: rows of `stride` floats, `halo` cells around height x width.

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -359,6 +360,24 @@ def test_several_threads_share_an_engine(exported: Callable) -> None:
         worker.join()
     assert seen == sorted(seen)
     assert engine.step_count == 100
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.exists() or "[never]" in LARGE_PAGES.read_text(), reason="the system gives no large pages"
+)
+def test_large_fields_lie_in_large_pages(exported: Callable) -> None:
+    def large_pages() -> int:
+        return int(re.findall(r"AnonHugePages: *(\d+) kB", Path("/proc/self/smaps_rollup").read_text())[0])
+
+    engine = Engine()
+    engine.load_model(exported("mlp")[1])
+    engine.reset("soup", 0, (512, 1024))
+    before = large_pages()
+    engine.step_native(2)  # two fields of 16 MB
+    assert large_pages() - before > 16 * 1024
 
 
 def test_a_signal_handler_cannot_call_the_engine_that_it_interrupts(exported: Callable) -> None:
