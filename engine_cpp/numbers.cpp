@@ -1,11 +1,11 @@
 #include "numbers.hpp"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <mutex>
 #include <utility>
 #include <vector>
+
+#include "of_process.hpp"
 
 namespace atheria {
 namespace {
@@ -19,30 +19,18 @@ struct Spares {
     std::size_t size;
   };
 
-  Spares();
+  Spares() { kept.reserve(most / least + 1); }  // nothing can fail where memory is given back
 
   std::mutex mutex{};
   std::vector<Spare> kept{};
   std::size_t total = 0;
 };
 
-Spares& spares() {
-  static auto& all = *new Spares;  // universes may outlive what is destroyed at the end
-  return all;
-}
-
-Spares::Spares() {
-  kept.reserve(most / least + 1);  // nothing can fail where memory is given back
-  // A forked child has none of the threads that might hold the lock: it is held for it, and let go by it.
-  pthread_atfork([] { spares().mutex.lock(); }, [] { spares().mutex.unlock(); },
-                 [] { spares().mutex.unlock(); });
-}
-
 }  // namespace
 
 Numbers::Numbers(std::size_t count) : size_(count) {
   if (count >= Spares::least) {
-    auto& [mutex, kept, total] = spares();
+    auto& [mutex, kept, total] = of_process<Spares>();
     const std::lock_guard lock(mutex);
     const auto fitting = std::find_if(kept.rbegin(), kept.rend(), [&](const auto& spare) {
       return spare.size >= count && spare.size <= 2 * count;
@@ -64,7 +52,7 @@ Numbers::Numbers(const Numbers& other) : Numbers(other.size_) {
 
 Numbers::~Numbers() {
   if (size_ < Spares::least || size_ > Spares::most) return;
-  auto& [mutex, kept, total] = spares();
+  auto& [mutex, kept, total] = of_process<Spares>();
   const std::lock_guard lock(mutex);
   kept.push_back({std::move(memory_), size_});
   total += size_;

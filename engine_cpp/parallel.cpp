@@ -1,7 +1,6 @@
 #include "parallel.hpp"
 
 #include <ATen/Parallel.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -10,6 +9,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "of_process.hpp"
 
 namespace atheria {
 namespace {
@@ -149,35 +150,23 @@ class Pool {
   std::vector<std::thread> workers_;
 };
 
-// The threads of this process: none of them are in a forked child, which starts its own.
 struct Threads {
-  std::mutex mutex;
-  std::unique_ptr<Pool> pool;
-  pid_t process = 0;
+  std::mutex mutex{};
+  std::unique_ptr<Pool> pool{};
 };
-
-Threads& threads() {
-  static auto* const the = new Threads;  // never destroyed: at exit its threads may be waiting
-  return *the;
-}
 
 // Libtorch's number of threads while engines have set it.
-struct Lent {
-  std::mutex mutex;
+struct LibtorchsNumber {
+  std::mutex mutex{};
   int users = 0, before = 0;
 };
-
-Lent& libtorchs_number() {
-  static auto* const the = new Lent;
-  return *the;
-}
 
 }  // namespace
 
 ThreadNumber::ThreadNumber(int threads) : threads_(threads), before_(threads_wanted) {
   if (threads_ == 0) return;
   threads_wanted = threads_;
-  auto& number = libtorchs_number();
+  auto& number = of_process<LibtorchsNumber>();
   const std::scoped_lock lock(number.mutex);
   if (number.users++ > 0) return;
   number.before = at::get_num_threads();
@@ -187,7 +176,7 @@ ThreadNumber::ThreadNumber(int threads) : threads_(threads), before_(threads_wan
 ThreadNumber::~ThreadNumber() {
   if (threads_ == 0) return;
   threads_wanted = before_;
-  auto& number = libtorchs_number();
+  auto& number = of_process<LibtorchsNumber>();
   const std::scoped_lock lock(number.mutex);
   if (--number.users == 0) at::set_num_threads(number.before);
 }
@@ -203,16 +192,12 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std
                   std::int64_t parts_a_share) {
   if (count <= 0) return;
   const auto wanted = most_threads();
-  auto& all = threads();
+  auto& all = of_process<Threads>();
   if (count == 1 || wanted == 1 || threads_of_loop > 0) return work(0, count);
   const std::unique_lock lock(all.mutex, std::try_to_lock);
   if (!lock) {
     const Inside inside(wanted);
     return work(0, count);
-  }
-  if (all.process != getpid()) {
-    static_cast<void>(all.pool.release());
-    all.process = getpid();
   }
   if (!all.pool || all.pool->threads() != wanted) {
     all.pool.reset();
