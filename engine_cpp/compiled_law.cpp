@@ -47,16 +47,25 @@ class CompiledLaw final : public Law {
   }
 
   Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) override {
+                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
+                   std::int64_t steps) override {
     if (!suits(psi, memory)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
     auto output = empty_outputs(psi, memory);
     const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-    auto tallies = run(psi, memory, output.delta, output.memory,
-                       {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr});
+    auto tallies = run(
+        psi, memory, output.delta, output.memory,
+        {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr, .steps = steps});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
     Tally sum;
     for (const auto& tally : tallies) sum += tally;
     return {std::move(output.delta), std::move(output.memory), sum};
+  }
+
+  // While a few cells are in the cache; no more than take some milliseconds, lest Ctrl-C wait.
+  std::int64_t steps_at_once(const at::Tensor& psi) override {
+    if (!plan_.is_pointwise() || !suits(psi, {})) return 1;
+    constexpr std::int64_t cells = 1 << 19, most = 16;
+    return std::clamp<std::int64_t>(cells * channels() / psi.numel(), 1, most);
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {

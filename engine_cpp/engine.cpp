@@ -219,17 +219,19 @@ std::int64_t Engine::step(std::int64_t steps, const BetweenSteps& between_steps)
   require(steps >= 0, "`steps` must be at least 0, got " + std::to_string(steps));
   const Computing computing(threads_);
   universe();
-  for (std::int64_t i = 0; i < steps; ++i) {
-    universe_->step(law(), physics_, noise_, seed_);
+  for (auto left = steps; left > 0;) {
+    const auto before = universe_->step_count();
+    universe_->step(law(), physics_, noise_, seed_, left);
+    left -= universe_->step_count() - before;
     between_steps();
   }
   return universe_->occupied_cells();
 }
 
 // Whether the field stays finite; throws where it does not and may not blow up.
-bool Engine::try_step(bool may_blow_up) {
+bool Engine::try_step(std::int64_t most, bool may_blow_up) {
   try {
-    universe_->step(law(), physics_, noise_, seed_);
+    universe_->step(law(), physics_, noise_, seed_, most);
     return true;
   } catch (const std::overflow_error&) {
     if (!may_blow_up) throw;
@@ -244,15 +246,18 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
   require(!stop.fixed_point || (physics_.fire_rate == 1 && physics_.harmonic.level == 0 && noise_.is_off()),
           "`stop` fixed_point needs a step without chance or waves: `fire_rate` 1, `harmonic` 0, no noise");
   const Computing computing(threads_);
-  std::vector<Observation> observations{{universe().step_count(), observables()}};
-  for (std::int64_t i = 1; i <= steps; ++i) {
+  const auto start = universe().step_count();
+  std::vector<Observation> observations{{start, observables()}};
+  for (std::int64_t done = 0; done < steps;) {
     const auto before = stop.fixed_point ? universe_->copy() : nullptr;
-    const bool blew_up = !try_step(stop.blow_up);
+    const auto unseen = std::min(steps - done, observe_every - done % observe_every);
+    const bool blew_up = !try_step(stop.fixed_point || stop.extinction ? 1 : unseen, stop.blow_up);
     between_steps();
-    const bool ends = i == steps || blew_up || (stop.extinction && universe_->occupied_cells() == 0) ||
+    done = universe_->step_count() - start;
+    const bool ends = done == steps || blew_up || (stop.extinction && universe_->occupied_cells() == 0) ||
                       (before && universe_->is_same_state(*before));
     const bool is_seen = observations.back().step == universe_->step_count();
-    if (!is_seen && (ends || i % observe_every == 0)) {
+    if (!is_seen && (ends || done % observe_every == 0)) {
       observations.push_back({universe_->step_count(), observables()});
     }
     if (ends) break;

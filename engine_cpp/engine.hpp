@@ -128,7 +128,7 @@ class Engine {
   Law& law() const;
   bool torus() const { return physics_.boundary == "torus"; }
   void check_universe(std::int64_t universe) const;
-  bool try_step(bool may_blow_up);
+  bool try_step(std::int64_t most, bool may_blow_up);
 
   std::optional<std::int64_t> wanted_d_state_;
   at::Device device_;

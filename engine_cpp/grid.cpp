@@ -71,22 +71,27 @@ void Grid::edit(at::Tensor psi) {
   occupied_.reset();
 }
 
-void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
+void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed, std::int64_t most) {
   if (auto* const recorded = law.recorded()) return step_recorded(law, *recorded, physics, noise, seed);
+  const bool are_cells_alone = noise.is_off() && physics.fire_rate == 1 && physics.harmonic.level == 0 &&
+                               physics.normalise != Normalise::global;
+  const auto steps = are_cells_alone && most > 1 ? std::min(most, law.steps_at_once(psi_)) : 1;
   auto [quiet, memory, tally] =
-      physics.harmonic.level > 0 ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
-                                 : law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_);
+      physics.harmonic.level > 0
+          ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
+          : law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_, steps);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   const bool is_known = tally && next.is_same(quiet);
   if (!(is_known && std::isfinite(tally->energy)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
+    if (steps > 1) return step(law, physics, noise, seed, 1);  // up to the one that is not finite
     throw_not_finite(step_count_ + 1);
   }
   psi_ = next;
   before_noise_ = std::move(quiet);
   memory_ = std::move(memory);
   occupied_ = is_known ? std::optional(tally->occupied) : std::nullopt;
-  ++step_count_;
+  step_count_ += steps;
 }
 
 void Grid::step_recorded(Law& law, RecordedStep& recorded, const Physics& physics, const Noise& noise,

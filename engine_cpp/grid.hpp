@@ -17,7 +17,8 @@ class Grid final : public Universe {
   std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "grid"; }
-  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
+  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
+            std::int64_t most) override;
   std::int64_t step_count() const override { return step_count_; }
   std::int64_t universes() const override { return psi_.size(0); }
   std::int64_t occupied_cells() const override;

@@ -105,7 +105,8 @@ class TorchScriptLaw final : public Law {
 }  // namespace
 
 Law::Advanced Law::advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
+                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
+                           std::int64_t /*steps*/) {
   auto output = forward(psi, memory);
   check_delta(output.delta, psi);
   const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);

@@ -61,8 +61,12 @@ class Law {
   virtual Output forward(const at::Tensor& psi, const at::Tensor& memory) = 0;
 
   // The whole step before noise; see atheria::advance. A backend may fuse it.
+  // steps: as many of them as `steps_at_once` allows, where neither chance nor other cells have a part in
+  // them. A field that has stopped being finite on the way is not finite in the end.
   virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step);
+                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
+                           std::int64_t steps = 1);
+  virtual std::int64_t steps_at_once(const at::Tensor& /*psi*/) { return 1; }
 
   // What steps fields on a device as a whole, noise included; null where the caller puts a step together.
   virtual RecordedStep* recorded() { return nullptr; }

@@ -37,6 +37,8 @@ class Plan {
   bool uses_bf16() const;
   // Whether it is one region on the field alone.
   bool is_local() const { return steps_.empty(); }
+  // Whether its cells do not see each other.
+  bool is_pointwise() const { return is_local() && last_.reach == 0 && program_.memory.empty(); }
   const Region& last() const { return last_; }
   const std::vector<Operand>& delta() const { return delta_; }
   const std::vector<Operand>& psi() const { return psi_; }

@@ -75,6 +75,11 @@ class Worker {
       delta_.resize(finish.psi->size());
       out_.resize(finish.psi->size());
     }
+    if (finish.steps > 1) {
+      for (const auto& plane : region.sources) {
+        next_.push_back({finish.out + plane.channel * grid.height * grid.width, grid.width, false});
+      }
+    }
   }
 
   // Cells first..last-1 of planes that are run through from end to end, margins and all.
@@ -102,7 +107,12 @@ class Worker {
   }
 
   void run(const Chunk& chunk) {
-    for (std::size_t s = 0; s < sources_.size(); ++s) cells_[s] = packed(s, chunk);
+    take(sources_, chunk);
+    for (auto left = finish_.steps; left > 1; --left) {
+      runner_.run(cells_.data(), chunk.cells(), {});
+      finish(chunk);
+      take(next_, chunk);
+    }
     runner_.run(cells_.data(), chunk.cells(),
                 [&](const Region::Operator& op, float* const* out) { neighbours_.sum(op, chunk, out); });
     for (const auto& target : targets_) {
@@ -112,12 +122,15 @@ class Worker {
                   target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
       }
     }
-    if (finish_.out != nullptr) finish(chunk);
+    if (finish_.out != nullptr) tally_ += finish(chunk);
+  }
+
+  void take(const std::vector<SourcePlane>& sources, const Chunk& chunk) {
+    for (std::size_t s = 0; s < sources.size(); ++s) cells_[s] = packed(sources[s], s, chunk);
   }
 
   // A source's cells one after the other: where they are, if nothing is read beyond the last one.
-  const float* packed(std::size_t source, const Chunk& chunk) const {
-    const auto& from = sources_[source];
+  const float* packed(const SourcePlane& from, std::size_t source, const Chunk& chunk) const {
     const float* const first = from.first + chunk.y * from.stride + chunk.x;
     const bool is_packed = chunk.height == 1 || from.stride == chunk.width;
     if (is_packed && (from.has_halo || chunk.cells() % widest_vector == 0)) return first;
@@ -133,7 +146,7 @@ class Worker {
   }
 
   // The step around the law. A chunk is contiguous in the bare grid.
-  void finish(const Chunk& chunk) {
+  Tally finish(const Chunk& chunk) {
     const Timed timed(finish_.profile, finish_.profile->around_law());
     const auto first = chunk.y * grid_.width + chunk.x;
     for (std::size_t c = 0; c < out_.size(); ++c) {
@@ -142,11 +155,11 @@ class Worker {
     }
     if (finish_.physics == nullptr) {
       for (std::size_t c = 0; c < out_.size(); ++c) std::copy(delta_[c], delta_[c] + chunk.cells(), out_[c]);
-      return;
+      return {};
     }
     for (std::size_t c = 0; c < out_.size(); ++c) psi_[c] = located((*finish_.psi)[c]);
     const auto& physics = *finish_.physics;
-    tally_ += kernels().advance(
+    return kernels().advance(
         {psi_.data(), delta_.data(), out_.data(), static_cast<std::int64_t>(out_.size()),
          static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
          physics.normalise == Normalise::cell, finish_.fires == nullptr ? nullptr : finish_.fires + first},
@@ -155,6 +168,7 @@ class Worker {
 
   const Region& region_;
   const std::vector<SourcePlane>& sources_;
+  std::vector<SourcePlane> next_;  // the same in the field that comes out, where they are read again
   const std::vector<Target>& targets_;
   const Layout& grid_;
   const Finish& finish_;

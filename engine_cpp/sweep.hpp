@@ -34,6 +34,7 @@ struct Finish {
   const std::vector<Operand>* delta = nullptr;
   float* out = nullptr;        // (2d, H, W)
   Profile* profile = nullptr;  // of the plan, where there is `out`
+  std::int64_t steps = 1;      // more than one only where cells do not see each other
 };
 
 Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,

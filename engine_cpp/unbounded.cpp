@@ -158,7 +158,8 @@ std::unique_ptr<Universe> Unbounded::copy() const {
   return copied;
 }
 
-void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) {
+void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
+                     std::int64_t /*most*/) {
   // A kernel for scattered cells would take what a cell reads for what it holds.
   const bool in_vacuum = physics.harmonic.level > 0;
   const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);

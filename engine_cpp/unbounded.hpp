@@ -29,7 +29,8 @@ class Unbounded final : public Universe {
   std::unique_ptr<Universe> copy() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "unbounded"; }
-  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) override;
+  void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
+            std::int64_t most) override;
   std::int64_t step_count() const override { return step_count_; }
   std::int64_t universes() const override { return static_cast<std::int64_t>(now_.size()); }
   std::int64_t occupied_cells() const override;

@@ -31,9 +31,11 @@ class Universe {
   virtual std::unique_ptr<Universe> moved(const at::Device& device) const = 0;
   virtual std::string kind() const = 0;  // grid | unbounded
 
-  // One step; the counter of the randomness is step_count(). Throws std::overflow_error and leaves
-  // the state as it was when the field stops being finite.
-  virtual void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed) = 0;
+  // One step, or as many at once as are worth it, at most `most`: step_count() says where it is, and is the
+  // counter of the randomness. Throws std::overflow_error and leaves the state as it was when the field stops
+  // being finite.
+  virtual void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
+                    std::int64_t most) = 0;
   virtual std::int64_t step_count() const = 0;
 
   virtual std::int64_t universes() const = 0;

@@ -420,6 +420,29 @@ def test_an_unbounded_universe_survives_an_explosion(tmp_path: Path) -> None:
     np.testing.assert_array_equal(engines[0].window(-9, -9, 24, 24), engines[1].window(-9, -9, 24, 24))
 
 
+@pytest.mark.parametrize("grid", [(64, 64), (7, 33), (1, 5), (200, 310)])
+@pytest.mark.parametrize("universes", [1, 4])
+@pytest.mark.parametrize("normalise", ["cell", "none"])
+def test_steps_at_once_are_steps_one_by_one(
+    exported: Callable, grid: tuple[int, int], universes: int, normalise: str
+) -> None:
+    _, path = exported("mlp", replace(PHYSICS, gamma=0.01, epsilon=0.4, normalise=normalise))
+    engines = [Engine(threads=2) for _ in range(2)]
+    for engine in engines:
+        engine.load_model(path)
+        engine.reset("soup", 1, grid, universes)
+    start = engines[0].snapshot()
+    occupied = engines[0].step_native(37)
+    one_by_one = [engines[1].step_native() for _ in range(37)]
+    assert engines[0].step_count == 37
+    assert occupied == one_by_one[-1] < universes * grid[0] * grid[1]
+    np.testing.assert_array_equal(engines[0].state(), engines[1].state())
+    engines[0].restore(start)
+    seen = engines[0].rollout(37, 10)
+    assert [entry["step"] for entry in seen] == [0, 10, 20, 30, 37]
+    assert seen[-1]["universes"] == engines[1].observables()
+
+
 @pytest.mark.parametrize("boundary", ["torus", "zeros"])
 @pytest.mark.parametrize("name", ["nca", "deep_qca", "mlp"])
 def test_rows_that_are_longer_than_what_is_run_together(exported: Callable, name: str, boundary: str) -> None:

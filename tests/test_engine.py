@@ -362,6 +362,37 @@ def test_several_threads_share_an_engine(exported: Callable) -> None:
     assert engine.step_count == 100
 
 
+FORKS = """
+import os, signal, sys, threading, time
+import torch
+from atheria_core import Engine
+
+torch.set_num_threads(1)
+engines = [Engine(threads=2) for _ in range(2)]
+for engine in engines:
+    engine.load_model(sys.argv[1])
+    engine.reset("soup", 0, (256, 256))
+    engine.step_native()
+threading.Thread(target=engines[0].step_native, args=[10**9], daemon=True).start()
+time.sleep(0.1)
+for _ in range(10):
+    if not (child := os.fork()):
+        signal.alarm(60)
+        engines[1].step_native(2)
+        os._exit(len(os.listdir("/proc/self/task")))
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), end=" ")
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are counted in /proc")
+def test_a_child_forked_in_the_midst_of_a_step_has_all_its_threads(exported: Callable) -> None:
+    _, path = exported("mlp")
+    ended = subprocess.run([sys.executable, "-c", FORKS, str(path)], capture_output=True, text=True)
+    assert ended.stdout == 10 * "2 ", ended.stderr
+
+
 LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
@@ -624,6 +655,10 @@ def test_a_field_that_explodes_is_kept_at_its_last_finite_step(tmp_path: Path) -
     refused(OverflowError, "stopped being finite at step 2", engine.step_native, 5)
     assert engine.step_count == 1
     assert np.isfinite(engine.state()).all()
+    engine.set_state(np.ones((1, 2, 4, 4), np.float32))
+    refused(OverflowError, "stopped being finite at step 39", engine.rollout, 100, 30)
+    assert engine.step_count == 38
+    np.testing.assert_allclose(engine.state(), 1e38, rtol=1e-5)
 
 
 def test_a_description_is_bounded(exported: Callable, tmp_path: Path) -> None:
