@@ -51,7 +51,7 @@ struct Region {
 
   struct Operator {
     Instruction instruction;
-    std::int64_t value;                // its place in the program
+    std::int64_t value = 0;            // its place in the program
     std::vector<Operand> a, b;         // stencils: all taps, one after the other
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
     std::vector<Column> columns;       // of stencils
