@@ -460,7 +460,7 @@ def profile_cells(parts: list[Numbers], ceiling_of_kind: float) -> list[list[str
         shown.insert(-2, {"what": f"{len(small)} others", **sums})
     rows = []
     for part in shown:
-        speed = part["operations"] / part["seconds"] / 1e9
+        speed = part["operations"] / part["seconds"] / 1e9 if part["seconds"] else 0
         speeds = [f"{speed:.0f}", f"{speed / ceiling_of_kind:.2f}"] if speed else ["", ""]
         rows.append(
             [

@@ -284,9 +284,10 @@ std::vector<Engine::PartOfStep> Engine::profile(std::int64_t steps, const Betwee
   const auto cells = static_cast<double>(universe().evaluated_cells(law()));
   std::vector<PartOfStep> parts;
   for (const auto& part : profile->parts()) {
+    if (part.what.empty()) continue;
     const auto seconds = Seconds(part.time).count() / all;
     rest -= seconds;
-    if (part.time.count() > 0) parts.push_back({part.what, seconds, cells * part.operations_per_cell});
+    parts.push_back({part.what, seconds, cells * part.operations_per_cell});
   }
   parts.push_back({"between the parts: hand-over, waiting", rest, 0});
   return parts;

@@ -15,7 +15,7 @@ constexpr std::array operations{"add", "subtract", "multiply", "divide"};
 std::string name(const Instruction& instruction) {
   switch (instruction.op) {
     case Op::input:
-      return "input";
+      return "";
     case Op::convolve: {
       const auto side = std::to_string(instruction.kernel);
       return "convolution " + side + "x" + side +
@@ -42,11 +42,13 @@ std::string name(const Instruction& instruction) {
   __builtin_unreachable();
 }
 
-// As "convolution 3x3, 16 -> 32 channels, elu, on 1/2 of the side".
+// As "convolution 3x3, 16 -> 32 channels, elu, grid/2".
 std::string describe(const Instruction& instruction) {
+  auto text = name(instruction);
+  if (text.empty()) return text;
   const auto read =
       instruction.op == Op::stencil ? instruction.channels : static_cast<std::int64_t>(instruction.a.size());
-  auto text = name(instruction) + ", ";
+  text += ", ";
   if (read != instruction.channels) text += std::to_string(read) + " -> ";
   text += std::to_string(instruction.channels) + (instruction.channels == 1 ? " channel" : " channels");
   text += activations.at(static_cast<std::size_t>(instruction.activation));

@@ -12,7 +12,7 @@
 namespace atheria {
 
 struct Part {
-  std::string what;
+  std::string what;            // nothing where nothing is to be done: an input
   double operations_per_cell;  // of the grid: multiplications and additions
   std::chrono::nanoseconds time{};
 };

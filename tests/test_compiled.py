@@ -692,7 +692,7 @@ def test_a_profile_tells_the_parts_of_a_step_apart(
     assert names[0] == "convolution 3x3, 4 -> 8 channels"
     assert any(name.startswith("max pooling 2x2, ") and name.endswith(", grid/2") for name in names)
     assert names[-2:] == ["the step around the law", "between the parts: hand-over, waiting"]
-    assert all(part["seconds"] > 0 for part in parts[:-1])
+    assert all(part["seconds"] >= 0 for part in parts)
     assert 0 < 5 * sum(part["seconds"] for part in parts[:-1]) <= whole
     assert parts[0]["operations"] == universes * 32 * 48 * 2 * 9 * 4 * 8
 
