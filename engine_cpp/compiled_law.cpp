@@ -52,20 +52,20 @@ class CompiledLaw final : public Law {
     if (!suits(psi, memory)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
     auto output = empty_outputs(psi, memory);
     const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-    auto tallies = run(
-        psi, memory, output.delta, output.memory,
-        {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr, .steps = steps});
+    const auto between = steps > 1 && plan_.sees_neighbours() ? spare(psi.sizes()) : at::Tensor();
+    auto tallies = run(psi, memory, output.delta, output.memory,
+                       {.physics = &physics,
+                        .fires = fires.defined() ? fires.data_ptr<float>() : nullptr,
+                        .steps = steps,
+                        .between = between.defined() ? between.data_ptr<float>() : nullptr});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
     Tally sum;
     for (const auto& tally : tallies) sum += tally;
     return {std::move(output.delta), std::move(output.memory), sum};
   }
 
-  // While a few cells are in the cache; no more than take some milliseconds, lest Ctrl-C wait.
   std::int64_t steps_at_once(const at::Tensor& psi) override {
-    if (!plan_.is_pointwise() || !suits(psi, {})) return 1;
-    constexpr std::int64_t cells = 1 << 19, most = 16;
-    return std::clamp<std::int64_t>(cells * channels() / psi.numel(), 1, most);
+    return suits(psi, {}) ? plan_.steps_at_once(psi.size(0), psi.size(2), psi.size(3)) : 1;
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {
@@ -133,8 +133,6 @@ class CompiledLaw final : public Law {
   std::unique_ptr<Law> give_back() { return std::move(script_); }
 
  private:
-  std::int64_t channels() const { return static_cast<std::int64_t>(plan_.program().delta.size()); }
-
   static double difference(const at::Tensor& expected, const at::Tensor& got) {
     const auto error = (expected - got).abs().max().item<double>();
     const auto scale = std::max(1.0, expected.abs().max().item<double>());

@@ -61,8 +61,8 @@ class Law {
   virtual Output forward(const at::Tensor& psi, const at::Tensor& memory) = 0;
 
   // The whole step before noise; see atheria::advance. A backend may fuse it.
-  // steps: as many of them as `steps_at_once` allows, where neither chance nor other cells have a part in
-  // them. A field that has stopped being finite on the way is not finite in the end.
+  // steps: several where chance has no part in them and no total is restored, as many as `steps_at_once`
+  // allows. A field that has stopped being finite on the way is not finite in the end.
   virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
                            const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
                            std::int64_t steps = 1);

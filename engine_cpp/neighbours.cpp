@@ -20,10 +20,9 @@ bool is_within(std::int64_t i, std::int64_t first, std::int64_t count) {
 
 }  // namespace
 
-Neighbours::Neighbours(const Region& region, const std::vector<SourcePlane>& sources, std::int64_t height,
-                       std::int64_t width, bool torus, std::int64_t rows, std::int64_t columns)
+Neighbours::Neighbours(const Region& region, const Sources& sources, std::int64_t height, std::int64_t width,
+                       bool torus, std::int64_t rows, std::int64_t columns)
     : region_(region),
-      sources_(sources),
       height_(height),
       width_(width),
       reach_(region.reach),
@@ -65,10 +64,12 @@ Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
   return all;
 }
 
-void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* const* out) {
-  if (is_nearest(op)) return sum_nearest(op, chunk, out);
+void Neighbours::sum(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
+                     float* const* out) {
+  if (is_nearest(op)) return sum_nearest(op, sources, chunk, out);
   for (std::size_t i = 0; i < op.columns.size(); ++i) {
-    sum_column(op.columns[i], chunk, column(static_cast<std::int64_t>(i)));
+    const auto& column = op.columns[i];
+    sum_column(column, sources[at(column.source)], chunk, this->column(static_cast<std::int64_t>(i)));
   }
   for (auto sum : prepared_[static_cast<std::size_t>(&op - region_.operators.data())].sums) {
     sum.out = *out++;
@@ -78,7 +79,8 @@ void Neighbours::sum(const Region::Operator& op, const Chunk& chunk, float* cons
   }
 }
 
-void Neighbours::sum_nearest(const Region::Operator& op, const Chunk& chunk, float* const* out) {
+void Neighbours::sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
+                             float* const* out) {
   const auto* const zeros = memory_ + columns_ * column_size_ + widest_vector;
   const auto beside = [&](std::int64_t x) {
     const auto there = torus_ ? wrapped(x, width_) : x;
@@ -89,7 +91,7 @@ void Neighbours::sum_nearest(const Region::Operator& op, const Chunk& chunk, flo
   std::int64_t before = -1;
   for (const auto& [source, result, of] : op.nearest) {
     if (source != before) {
-      const auto& from = sources_[at(source)];
+      const auto& from = sources[at(source)];
       rows_.clear();
       for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
         const auto there = torus_ ? wrapped(y, height_) : y;
@@ -109,16 +111,16 @@ void Neighbours::sum_nearest(const Region::Operator& op, const Chunk& chunk, flo
 }
 
 // With what lies left and right of the chunk.
-void Neighbours::sum_column(const Region::Column& column, const Chunk& chunk, float* to) {
-  const auto& from = sources_[at(column.source)];
+void Neighbours::sum_column(const Region::Column& column, const SourcePlane& from, const Chunk& chunk,
+                            float* to) {
   const auto left = from.has_halo ? reach_ : std::min(reach_, chunk.x);
   const auto right = from.has_halo ? reach_ : std::min(reach_, width_ - chunk.x - chunk.width);
   const auto wide = left + chunk.width + right;
   if (from.has_halo || (chunk.y >= reach_ && chunk.y + chunk.height + reach_ <= height_)) {
-    sum_inside(column, {chunk.y, chunk.x - left, chunk.height, wide}, to - left);
+    sum_inside(column, from, {chunk.y, chunk.x - left, chunk.height, wide}, to - left);
   } else {
     for (std::int64_t y = 0; y < chunk.height; ++y) {
-      sum_inside(column, {chunk.y + y, chunk.x - left, 1, wide}, to + y * stride_ - left);
+      sum_inside(column, from, {chunk.y + y, chunk.x - left, 1, wide}, to + y * stride_ - left);
     }
   }
   // Beyond the edges of the grid.
@@ -130,7 +132,7 @@ void Neighbours::sum_column(const Region::Column& column, const Chunk& chunk, fl
     } else if (is_within(there, chunk.x, chunk.width)) {
       cell = to[y * stride_ + there - chunk.x];
     } else {
-      sum_inside(column, {chunk.y + y, there, 1, 1}, &cell);
+      sum_inside(column, from, {chunk.y + y, there, 1, 1}, &cell);
     }
   };
   for (std::int64_t y = 0; y < chunk.height; ++y) {
@@ -140,8 +142,8 @@ void Neighbours::sum_column(const Region::Column& column, const Chunk& chunk, fl
 }
 
 // Of columns that are there.
-void Neighbours::sum_inside(const Region::Column& column, const Chunk& part, float* to) {
-  const auto& from = sources_[at(column.source)];
+void Neighbours::sum_inside(const Region::Column& column, const SourcePlane& from, const Chunk& part,
+                            float* to) {
   terms_.clear();
   for (const auto& tap : column.taps) {
     auto y = part.y + tap.dy;

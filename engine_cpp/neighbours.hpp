@@ -25,16 +25,18 @@ struct Chunk {
 
 class Neighbours {
  public:
-  // rows, columns: of the largest chunk.
-  Neighbours(const Region& region, const std::vector<SourcePlane>& sources, std::int64_t height,
-             std::int64_t width, bool torus, std::int64_t rows, std::int64_t columns);
+  using Sources = std::vector<SourcePlane>;
+
+  // sources: or others that lie like them. rows, columns: of the largest chunk.
+  Neighbours(const Region& region, const Sources& sources, std::int64_t height, std::int64_t width,
+             bool torus, std::int64_t rows, std::int64_t columns);
 
   // Floats that it works in.
   std::int64_t size() const { return columns_ * column_size_ + zeros_; }
   void work_in(float* memory);
 
   // An operator's sums of a chunk, a row each.
-  void sum(const Region::Operator& op, const Chunk& chunk, float* const* out);
+  void sum(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
 
  private:
   // An operator's sums of columns, as the kernel wants them, but for the chunk.
@@ -46,12 +48,11 @@ class Neighbours {
   float* column(std::int64_t i) const;
   bool is_nearest(const Region::Operator& op) const;
   Prepared prepared(const Region::Operator& op) const;
-  void sum_nearest(const Region::Operator& op, const Chunk& chunk, float* const* out);
-  void sum_column(const Region::Column& column, const Chunk& chunk, float* to);
-  void sum_inside(const Region::Column& column, const Chunk& part, float* to);
+  void sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
+  void sum_column(const Region::Column& column, const SourcePlane& from, const Chunk& chunk, float* to);
+  void sum_inside(const Region::Column& column, const SourcePlane& from, const Chunk& part, float* to);
 
   const Region& region_;
-  const std::vector<SourcePlane>& sources_;
   const std::int64_t height_, width_, reach_;
   const bool torus_;
   const std::int64_t stride_;  // of the columns' rows

@@ -28,12 +28,6 @@ class Inside {
   Inside& operator=(const Inside&) = delete;
 };
 
-void pause() {
-#if defined(__x86_64__)
-  __builtin_ia32_pause();
-#endif
-}
-
 // What the threads work on. Each has a share, the same one in every loop of that length: what it wrote in the
 // last one is in its core's cache. Who is done with its own helps the others with theirs, part by part.
 class Loop {
@@ -111,7 +105,7 @@ class Pool {
     announce();
     loop_.run(0);
     is_open_ = false;
-    while (busy_ > 0) pause();
+    for (int looks = 0; busy_ > 0; ++looks) pause(looks);
     loop_.rethrow_fault();
   }
 
@@ -137,7 +131,7 @@ class Pool {
     constexpr int patience = 2000;
     for (int i = 0; i < patience; ++i) {
       if (turn_ != seen) return turn_;
-      pause();
+      pause(0);
     }
     turn_.wait(seen);
     return turn_;
@@ -179,6 +173,14 @@ ThreadNumber::~ThreadNumber() {
   auto& number = of_process<LibtorchsNumber>();
   const std::scoped_lock lock(number.mutex);
   if (--number.users == 0) at::set_num_threads(number.before);
+}
+
+void pause(int looks) {
+  constexpr int patience = 500;
+  if (looks > patience) return std::this_thread::yield();
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#endif
 }
 
 std::int64_t thread_index() { return own_index; }

@@ -19,6 +19,9 @@ void parallel_for(std::int64_t count, const std::function<void(std::int64_t, std
 std::int64_t thread_index();
 std::int64_t most_threads();
 
+// Between two looks at what another thread is about to change: after many the system may run that one here.
+void pause(int looks);
+
 // While one lives, what the calling thread computes is computed on so many threads; 0 leaves libtorch's
 // number. Libtorch has one number for the whole process: where several threads set it at once its own loops
 // take the first one's, and what it was before is back when the last is done.

@@ -447,6 +447,17 @@ std::int64_t Plan::memory_cells(std::int64_t height, std::int64_t width) const {
   return (height >> level) * (width >> level);
 }
 
+// No more than take some milliseconds, lest Ctrl-C wait.
+std::int64_t Plan::steps_at_once(std::int64_t universes, std::int64_t height, std::int64_t width) const {
+  if (!is_local() || !program_.memory.empty() || !takes_steps_in_a_row(last_, height, width)) return 1;
+  constexpr double operations = 2e9;
+  constexpr std::int64_t most = 16;
+  double of_cell = 1;
+  for (const auto& part : profile_.parts()) of_cell += part.operations_per_cell;
+  const auto cells = static_cast<double>(universes * height * width);
+  return std::clamp<std::int64_t>(static_cast<std::int64_t>(operations / (cells * of_cell)), 1, most);
+}
+
 std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, float* next_memory,
                              std::int64_t universes, std::int64_t height, std::int64_t width,
                              const Finish& finish) {
@@ -455,6 +466,7 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
   const auto run_universe = [&](std::int64_t b, Workspace& workspace) {
     auto of_universe = finish;
     if (finish.fires != nullptr) of_universe.fires = finish.fires + b * height * width;
+    if (finish.between != nullptr) of_universe.between = finish.between + b * field_size;
     return run_one(
         workspace,
         {psi + b * field_size, memory == nullptr ? nullptr : memory + b * memory_size, out + b * field_size,

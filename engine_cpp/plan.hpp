@@ -37,8 +37,10 @@ class Plan {
   bool uses_bf16() const;
   // Whether it is one region on the field alone.
   bool is_local() const { return steps_.empty(); }
-  // Whether its cells do not see each other.
-  bool is_pointwise() const { return is_local() && last_.reach == 0 && program_.memory.empty(); }
+  // Steps that `run` may take at once.
+  std::int64_t steps_at_once(std::int64_t universes, std::int64_t height, std::int64_t width) const;
+  // Whether those need a field for states on the way.
+  bool sees_neighbours() const { return last_.reach > 0; }
   const Region& last() const { return last_; }
   const std::vector<Operand>& delta() const { return delta_; }
   const std::vector<Operand>& psi() const { return psi_; }

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "parallel.hpp"
+#include "wavefront.hpp"
 
 namespace atheria {
 namespace {
@@ -76,9 +77,8 @@ class Worker {
       out_.resize(finish.psi->size());
     }
     if (finish.steps > 1) {
-      for (const auto& plane : region.sources) {
-        next_.push_back({finish.out + plane.channel * grid.height * grid.width, grid.width, false});
-      }
+      in_out_ = sources_in(finish.out);
+      if (finish.between != nullptr) in_between_ = sources_in(finish.between);
     }
   }
 
@@ -89,9 +89,24 @@ class Worker {
     }
   }
 
-  // Chunks begin..end-1 of the cut.
+  // Chunks begin..end-1 of the cut, each all steps that are to be taken.
   void run(std::int64_t begin, std::int64_t end) {
-    for (auto i = begin; i < end; ++i) run(cut_.chunk(i));
+    for (auto i = begin; i < end; ++i) {
+      const auto chunk = cut_.chunk(i);
+      auto tally = run(chunk, sources_, finish_.out);
+      for (auto left = finish_.steps; left > 1; --left) tally = run(chunk, in_out_, finish_.out);
+      tally_ += tally;
+    }
+  }
+
+  // A chunk of the cut, one step of several: states lie in `between` and `out` by turns.
+  void run_step(std::int64_t i, std::int64_t step) {
+    const auto left = finish_.steps - 1 - step;
+    const bool to_out = left % 2 == 0;
+    const auto& before = to_out ? in_between_ : in_out_;
+    const auto tally =
+        run(cut_.chunk(i), step == 0 ? sources_ : before, to_out ? finish_.out : finish_.between);
+    if (left == 0) tally_ += tally;
   }
 
   const Tally& tally() const { return tally_; }
@@ -106,15 +121,12 @@ class Worker {
     }
   }
 
-  void run(const Chunk& chunk) {
-    take(sources_, chunk);
-    for (auto left = finish_.steps; left > 1; --left) {
-      runner_.run(cells_.data(), chunk.cells(), {});
-      finish(chunk);
-      take(next_, chunk);
-    }
-    runner_.run(cells_.data(), chunk.cells(),
-                [&](const Region::Operator& op, float* const* out) { neighbours_.sum(op, chunk, out); });
+  // Writes the targets and, where there is `to`, the field that comes out.
+  Tally run(const Chunk& chunk, const std::vector<SourcePlane>& sources, float* to) {
+    for (std::size_t s = 0; s < sources.size(); ++s) cells_[s] = packed(sources[s], s, chunk);
+    runner_.run(cells_.data(), chunk.cells(), [&](const Region::Operator& op, float* const* out) {
+      neighbours_.sum(op, sources, chunk, out);
+    });
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
         const float* const row = runner_.row(target.row) + y * chunk.width;
@@ -122,11 +134,16 @@ class Worker {
                   target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
       }
     }
-    if (finish_.out != nullptr) tally_ += finish(chunk);
+    return to != nullptr ? finish(chunk, to) : Tally{};
   }
 
-  void take(const std::vector<SourcePlane>& sources, const Chunk& chunk) {
-    for (std::size_t s = 0; s < sources.size(); ++s) cells_[s] = packed(sources[s], s, chunk);
+  // What the region reads of a field without margins.
+  std::vector<SourcePlane> sources_in(const float* field) const {
+    std::vector<SourcePlane> sources;
+    for (const auto& plane : region_.sources) {
+      sources.push_back({field + plane.channel * grid_.height * grid_.width, grid_.width, false});
+    }
+    return sources;
   }
 
   // A source's cells one after the other: where they are, if nothing is read beyond the last one.
@@ -146,12 +163,12 @@ class Worker {
   }
 
   // The step around the law. A chunk is contiguous in the bare grid.
-  Tally finish(const Chunk& chunk) {
+  Tally finish(const Chunk& chunk, float* to) {
     const Timed timed(finish_.profile, finish_.profile->around_law());
     const auto first = chunk.y * grid_.width + chunk.x;
     for (std::size_t c = 0; c < out_.size(); ++c) {
       delta_[c] = located((*finish_.delta)[c]);
-      out_[c] = finish_.out + static_cast<std::int64_t>(c) * grid_.height * grid_.width + first;
+      out_[c] = to + static_cast<std::int64_t>(c) * grid_.height * grid_.width + first;
     }
     if (finish_.physics == nullptr) {
       for (std::size_t c = 0; c < out_.size(); ++c) std::copy(delta_[c], delta_[c] + chunk.cells(), out_[c]);
@@ -168,7 +185,7 @@ class Worker {
 
   const Region& region_;
   const std::vector<SourcePlane>& sources_;
-  std::vector<SourcePlane> next_;  // the same in the field that comes out, where they are read again
+  std::vector<SourcePlane> in_out_, in_between_;  // the same in fields on the way, where there are any
   const std::vector<Target>& targets_;
   const Layout& grid_;
   const Finish& finish_;
@@ -183,6 +200,12 @@ class Worker {
 };
 
 }  // namespace
+
+bool takes_steps_in_a_row(const Region& region, std::int64_t height, std::int64_t width) {
+  if (region.reach == 0) return true;
+  const Cut cut(height, width, region.chunk());
+  return cut.columns == width && (cut.count() == 1 || region.reach <= cut.chunk(cut.count() - 1).height);
+}
 
 Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
                  const std::vector<Target>& targets, const Layout& grid, bool torus, const Finish& finish,
@@ -208,6 +231,13 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
     const auto cells = grid.size();
     in_parallel((cells + capacity - 1) / capacity, [&](Worker& worker, std::int64_t begin, std::int64_t end) {
       worker.run_whole(begin * capacity, std::min(end * capacity, cells));
+    });
+  } else if (region.reach > 0 && finish.steps > 1) {
+    const auto shares = std::min(most_threads(), cut.count());
+    Wavefront wavefront(cut.count(), finish.steps, shares);
+    in_parallel(shares, [&](Worker& worker, std::int64_t /*begin*/, std::int64_t /*end*/) {
+      wavefront.work(thread_index(),
+                     [&](std::int64_t chunk, std::int64_t step) { worker.run_step(chunk, step); });
     });
   } else {
     in_parallel(cut.count(),

@@ -34,8 +34,13 @@ struct Finish {
   const std::vector<Operand>* delta = nullptr;
   float* out = nullptr;        // (2d, H, W)
   Profile* profile = nullptr;  // of the plan, where there is `out`
-  std::int64_t steps = 1;      // more than one only where cells do not see each other
+  std::int64_t steps = 1;      // several only of a region that takes them in a row
+  float* between = nullptr;    // (2d, H, W), for states on the way where cells see each other
 };
+
+// Whether run_region takes several steps of such a grid at once, where the region reads nothing but the
+// field.
+bool takes_steps_in_a_row(const Region& region, std::int64_t height, std::int64_t width);
 
 Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
                  const std::vector<Target>& targets, const Layout& grid, bool torus, const Finish& finish,

@@ -121,6 +121,7 @@ def test_cpp_includes_go_down() -> None:
             "tiles.hpp",
             "planes.hpp",
             "device_draws.hpp",
+            "wavefront.hpp",
         },
         {"program.hpp", "vacuum.hpp", "device_noise.hpp", "evaluation.hpp"},
         {"profile.hpp", "lowering.hpp", "moments.hpp"},
