@@ -111,6 +111,11 @@ def read_description(path: str | os.PathLike[str]) -> Description | None:
     file = Path(path)
     verify_zip(file, "a TorchScript file (.pt)")
     with zipfile.ZipFile(file) as archive:
+        if not any(info.filename.endswith("/constants.pkl") for info in archive.infolist()):
+            raise UserError(
+                f"'{file}' is a checkpoint or a pickled module, no TorchScript. Export a checkpoint: "
+                "python -m atheria.export checkpoint=PATH; a module: torch.jit.script(module).save(PATH)"
+            )
         found = [info for info in archive.infolist() if info.filename.endswith(f"/extra/{DESCRIPTION_NAME}")]
         if not found:
             return None
@@ -134,8 +139,8 @@ def described(law: Path) -> Description:
     description = read_description(law)
     if description is None:
         raise UserError(
-            f"'{law}' does not describe itself; export it with python -m atheria.export, or load it "
-            "in Python: atheria_core.Engine(d_state=...).load_model(path)"
+            f"'{law}' does not describe itself; export its checkpoint anew with python -m atheria.export, or "
+            "load it in Python: atheria_core.Engine(d_state=...).load_model(path)"
         )
     return description
 
@@ -157,9 +162,7 @@ def as_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: The file is no artifact that describes itself.
     """
-    description = read_description(path)
-    if description is None:
-        raise UserError(f"'{path}' does not describe itself: its law cannot be built anew")
+    description = described(path)
     proven.check(path, None, loading_arguments(description, description.physics))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

@@ -67,9 +67,9 @@ class Box(NamedTuple):
         return Box(x, y, width, max(self.y + self.height, south) - y)
 
 
-def cells_of(engine: Any, universe: int) -> Cells:
-    """The occupied cells of a universe of an `atheria_core.Engine`."""
-    coordinates, amplitudes = engine.cells(universe)
+def cells_of(engine: Any, universe: int, before_noise: bool = False) -> Cells:
+    """The occupied cells of a universe of an `atheria_core.Engine`, as its method `cells`."""
+    coordinates, amplitudes = engine.cells(universe, before_noise)
     return Cells(coordinates, np.concatenate([amplitudes.real, amplitudes.imag], axis=1))
 
 

@@ -24,7 +24,7 @@ class Watch(Protocol):
         """Universe 0 as films show it, (2d, H, W): always the same place."""
 
     def look(self, before: Field | None = None) -> dict[str, NDArray[np.float64]]:
-        """Keeps a frame of universe 0; what only Python measures, by name, (B,) each.
+        """Keeps a frame of universe 0; what only Python measures, by name, (B,) each, before noise.
 
         Args:
             before: `field` one step earlier, for views that need it.
@@ -64,9 +64,8 @@ class WatchGrid:
 
     def look(self, before: Field | None = None) -> dict[str, NDArray[np.float64]]:
         """See `Watch.look`."""
-        psi = self._engine.state()
-        self._frames.append(Frame(self._engine.step_count, psi[0].copy(), before))
-        return measured(self._initial, psi, self._torus)
+        self._frames.append(Frame(self._engine.step_count, self.field(), before))
+        return measured(self._initial, self._engine.state(before_noise=True), self._torus)
 
     def frames(self) -> list[Frame]:
         """See `Watch.frames`."""
@@ -97,9 +96,10 @@ class WatchCells:
         """See `Watch.look`; frames of scattered cells have no step before."""
         measured = []
         for universe, initial in enumerate(self._initial):
-            cells = cells_of(self._engine, universe)
-            measured.append({**scattered.compare(initial, cells), **scattered.measure(cells)})
+            quiet = cells_of(self._engine, universe, before_noise=True)
+            measured.append({**scattered.compare(initial, quiet), **scattered.measure(quiet)})
             if universe == 0:
+                cells = cells_of(self._engine, universe)
                 self._kept.append((self._engine.step_count, cells))
                 self._box = self._box.around(cells)
         return {name: np.array([values[name] for values in measured]) for name in measured[0]}

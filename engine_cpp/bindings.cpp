@@ -245,11 +245,15 @@ NB_MODULE(_core, m) {
           "batch.")
       .def(
           "state",
-          [](BoundEngine& self) {
-            return as_numpy<float>(self.without_gil(
-                [](Engine& engine) { return engine.universe().psi().to(at::kCPU, false, /*copy=*/true); }));
+          [](BoundEngine& self, bool before_noise) {
+            return as_numpy<float>(self.without_gil([&](Engine& engine) {
+              return engine.field(before_noise).to(at::kCPU, false, /*copy=*/true);
+            }));
           },
-          "A copy of the field on a grid: float32, (B, 2*d_state, H, W).")
+          "before_noise"_a = false,
+          "A copy of the field on a grid: float32, (B, 2*d_state, H, W). `before_noise`: what is measured, "
+          "the "
+          "field before the noise of the last step.")
       .def(
           "reset",
           [](BoundEngine& self, const std::string& kind, std::uint64_t seed, const Sides& grid,
@@ -316,16 +320,18 @@ NB_MODULE(_core, m) {
           "x"_a, "y"_a, "universe"_a = 0, "The amplitudes of one cell: complex64, (d_state,).")
       .def(
           "cells",
-          [](BoundEngine& self, std::int64_t universe) {
+          [](BoundEngine& self, std::int64_t universe, bool before_noise) {
             const auto [coordinates, field] =
-                self.without_gil([&](Engine& engine) { return engine.cells(universe); });
+                self.without_gil([&](Engine& engine) { return engine.cells(universe, before_noise); });
             return nb::make_tuple(as_numpy<std::int64_t>(coordinates),
                                   as_numpy<std::complex<float>>(amplitudes(field)));
           },
-          "universe"_a = 0,
-          nb::sig(
-              "def cells(self, universe: int = 0) -> tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]"),
-          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).")
+          "universe"_a = 0, "before_noise"_a = false,
+          nb::sig("def cells(self, universe: int = 0, before_noise: bool = False) -> "
+                  "tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]"),
+          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state). `before_noise`: as "
+          "of "
+          "`state`.")
       .def(
           "window",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,

@@ -73,9 +73,9 @@ void Grid::edit(at::Tensor psi) {
 
 void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed, std::int64_t most) {
   if (auto* const recorded = law.recorded()) return step_recorded(law, *recorded, physics, noise, seed);
-  const bool are_cells_alone = noise.is_off() && physics.fire_rate == 1 && physics.harmonic.level == 0 &&
-                               physics.normalise != Normalise::global;
-  const auto steps = are_cells_alone && most > 1 ? std::min(most, law.steps_at_once(psi_)) : 1;
+  const bool is_law_alone = noise.is_off() && physics.fire_rate == 1 && physics.harmonic.level == 0 &&
+                            physics.normalise != Normalise::global;
+  const auto steps = is_law_alone && most > 1 ? std::min(most, law.steps_at_once(psi_)) : 1;
   auto [quiet, memory, tally] =
       physics.harmonic.level > 0
           ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
@@ -126,6 +126,12 @@ bool Grid::suits(Law& law, std::int64_t d_state, const Physics& /*physics*/) con
   const auto memory = law.initial_memory(shape.universes, shape.height, shape.width);
   return fits(law, d_state) && memory.defined() == memory_.defined() &&
          (!memory.defined() || memory.sizes() == memory_.sizes());
+}
+
+std::unique_ptr<Universe> Grid::before_noise() const {
+  auto measured = std::make_unique<Grid>(*this);
+  measured->psi_ = before_noise_;
+  return measured;
 }
 
 std::unique_ptr<Universe> Grid::moved(const at::Device& device) const {

@@ -15,6 +15,7 @@ class Grid final : public Universe {
   Grid(at::Tensor psi, Law& law);
 
   std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
+  std::unique_ptr<Universe> before_noise() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "grid"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,

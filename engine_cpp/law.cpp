@@ -1,8 +1,14 @@
 #include "law.hpp"
 
+#include <torch/csrc/jit/serialization/pickle.h>
+
+#include <algorithm>
+#include <map>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "compiled_law.hpp"
 #include "recorded_step.hpp"
@@ -47,6 +53,7 @@ class TorchScriptLaw final : public Law {
     constexpr std::int64_t smallest = 16;  // a plain file does not tell its stride; 16 suits the usual ones
     const auto size = stride_ * ((smallest + stride_ - 1) / stride_);
     const auto psi = at::zeros({1, 2 * d_state, size, size}, at::TensorOptions(at::kFloat).device(device_));
+    const auto before = attributes();
     vacuum_norm_ = checked_delta(psi).square().sum(1).max().sqrt().item<double>();
     const auto ones = at::ones_like(psi);
     const auto memory = initial_memory(1, size, size);
@@ -55,6 +62,13 @@ class TorchScriptLaw final : public Law {
     if (!at::equal(ones, at::ones_like(psi)) || (has_memory_ && !at::equal(memory, memory_before))) {
       throw std::invalid_argument(
           "the law changes its arguments in place; forward() must leave them and return what it computes");
+    }
+    const auto now = attributes();
+    const auto changed = std::mismatch(now.begin(), now.end(), before.begin()).first;
+    if (changed != now.end()) {
+      throw std::invalid_argument("the law changes its attribute `" + changed->first +
+                                  "`; forward() must leave the module as it is. For memory, it takes it and "
+                                  "returns it: forward(psi, memory) -> (delta, memory)");
     }
   }
 
@@ -78,6 +92,16 @@ class TorchScriptLaw final : public Law {
   }
 
  private:
+  // What the module holds, by name: what it kept there no snapshot would have, and the first calls had
+  // changed.
+  std::map<std::string, std::vector<char>> attributes() const {
+    std::map<std::string, std::vector<char>> all;
+    for (const auto& attribute : module_.named_attributes()) {
+      if (!attribute.value.isObject()) all[attribute.name] = torch::jit::pickle_save(attribute.value);
+    }
+    return all;
+  }
+
   at::Tensor checked_delta(const at::Tensor& psi) {
     at::Tensor delta;
     try {

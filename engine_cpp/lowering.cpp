@@ -134,7 +134,11 @@ class Interpreter {
 
   // ---- values ----
 
-  const Value& value(const torch::jit::Value* v) { return values_.at(v); }
+  const Value& value(const torch::jit::Value* v) {
+    const auto found = values_.find(v);
+    require(found != values_.end(), "forward() changes attributes of the module");  // else they are constants
+    return found->second;
+  }
   const Value& input(const Node& node, std::size_t i) { return value(node.inputs().at(i)); }
   bool has(const Node& node, std::size_t i) { return i < node.inputs().size(); }
 
@@ -163,7 +167,9 @@ class Interpreter {
       for (const auto& part : input(node, i).list()) result.push_back(part.constant().toInt());
       return result;
     }
-    return constant(node, i).toIntVector();
+    const auto& given = constant(node, i);
+    require(given.isIntList(), describe(node) + " over no dimensions in particular");
+    return given.toIntVector();
   }
   std::vector<Field> fields(const Node& node, std::size_t i) {
     std::vector<Field> result;

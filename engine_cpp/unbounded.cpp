@@ -158,6 +158,12 @@ std::unique_ptr<Universe> Unbounded::copy() const {
   return copied;
 }
 
+std::unique_ptr<Universe> Unbounded::before_noise() const {
+  auto measured = std::make_unique<Unbounded>(universes(), d_state_);
+  measured->now_ = measured_tiles();
+  return measured;
+}
+
 void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
                      std::int64_t /*most*/) {
   // A kernel for scattered cells would take what a cell reads for what it holds.
@@ -263,7 +269,7 @@ bool Unbounded::is_same_state(const Universe& other) const {
 
 std::vector<Observables> Unbounded::observables(bool /*torus*/) const {
   std::vector<Observables> seen;
-  for (const auto& tiles : before_noise_.empty() ? now_ : before_noise_) seen.push_back(observe_one(tiles));
+  for (const auto& tiles : measured_tiles()) seen.push_back(observe_one(tiles));
   return seen;
 }
 

@@ -27,6 +27,7 @@ class Unbounded final : public Universe {
   Unbounded(std::int64_t universes, std::int64_t d_state);
 
   std::unique_ptr<Universe> copy() const override;
+  std::unique_ptr<Universe> before_noise() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "unbounded"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
@@ -56,6 +57,7 @@ class Unbounded final : public Universe {
   std::unique_ptr<Unbounded> anew() const;
 
  private:
+  const std::vector<Tiles>& measured_tiles() const { return before_noise_.empty() ? now_ : before_noise_; }
   void changed_by_hand();
   bool restore_energy();
   bool apply(const Noise& noise, std::uint64_t seed);

@@ -27,6 +27,9 @@ class Universe {
   virtual ~Universe() = default;
   virtual std::unique_ptr<Universe> copy() const = 0;
 
+  // A copy of what is measured: the field before the noise of the last step.
+  virtual std::unique_ptr<Universe> before_noise() const = 0;
+
   // A copy whose fields lie on a device. Throws std::invalid_argument where such a universe cannot be there.
   virtual std::unique_ptr<Universe> moved(const at::Device& device) const = 0;
   virtual std::string kind() const = 0;  // grid | unbounded
@@ -42,7 +45,7 @@ class Universe {
   virtual std::int64_t occupied_cells() const = 0;                     // of all universes
   virtual std::int64_t evaluated_cells(const Law& law) const = 0;      // in the last step, else the next one
   virtual bool is_same_state(const Universe& other) const = 0;         // of the same kind, memory included
-  virtual std::vector<Observables> observables(bool torus) const = 0;  // before noise
+  virtual std::vector<Observables> observables(bool torus) const = 0;  // of `before_noise`
 
   // Whether a law can take over, with all that is remembered.
   virtual bool suits(Law& law, std::int64_t d_state, const Physics& physics) const = 0;

@@ -177,6 +177,13 @@ def test_a_law_that_decides_runs_by_libtorch_and_says_so(tmp_path: Path) -> None
         Engine(d_state=1, backend="compiled").load_model(path, {})
 
 
+def test_why_a_law_is_not_compiled_is_said_in_our_words(tmp_path: Path) -> None:
+    path = plain_torchscript(module_of("return psi - psi.sum()"), tmp_path / "law.pt")
+    engine = Engine(d_state=1)
+    engine.load_model(path, {})
+    assert "aten::sum over no dimensions in particular" in engine.info()["why"]
+
+
 def module_of(body: str, **weights: torch.Tensor) -> torch.nn.Module:
     """A law whose forward() is `body`."""
     lines = body.strip().splitlines()

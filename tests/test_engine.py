@@ -287,6 +287,26 @@ def test_a_new_law_starts_from_the_field_of_the_old_one(tmp_path: Path, exported
     assert engine.state().shape == (1, 4, 16, 16)
 
 
+@pytest.mark.parametrize("grid", [(16, 16), None], ids=["grid", "unbounded"])
+def test_what_is_measured_can_be_had(exported: Callable, grid: tuple[int, int] | None) -> None:
+    _, path = exported("deep_qca" if grid else "quantum_walk", replace(PHYSICS, epsilon=0.01))
+    engine = Engine()
+    engine.load_model(path)
+    engine.reset("particles", 0, grid, universes=2, count=5)
+    quiet = engine.cells(1)[1]
+    assert np.array_equal(engine.cells(1, before_noise=True)[1], quiet)
+    engine.set_noise("dephasing" if grid is None else "thermal", 0.5)
+    engine.step_native(3)
+    for universe, observed in enumerate(engine.observables()):
+        _, measured = engine.cells(universe, before_noise=True)
+        assert np.square(np.abs(measured)).sum() == pytest.approx(observed["energy"], rel=1e-5)
+        assert not np.array_equal(measured, engine.cells(universe)[1])
+        if grid:
+            psi = engine.state(before_noise=True)[universe]
+            assert np.square(psi).sum() == pytest.approx(observed["energy"], rel=1e-5)
+    assert engine.step_count == 3
+
+
 def test_global_normalisation_restores_the_energy_of_the_start_even_under_thermal_noise(
     tmp_path: Path,
 ) -> None:
@@ -407,7 +427,8 @@ def test_large_fields_lie_in_large_pages(exported: Callable) -> None:
     engine.load_model(exported("mlp")[1])
     engine.reset("soup", 0, (512, 1024))
     before = large_pages()
-    engine.step_native(2)  # two fields of 16 MB
+    for _ in range(2):  # a field of 16 MB each
+        engine.step_native()
     assert large_pages() - before > 16 * 1024
 
 
@@ -473,7 +494,7 @@ def test_files_that_are_no_artifacts(tmp_path: Path) -> None:
     refused(ValueError, "there is no file", Engine().load_model, tmp_path)
     checkpoint = tmp_path / "weights.pt"
     torch.save({"w": torch.ones(3)}, checkpoint)
-    refused(RuntimeError, "cannot be read as TorchScript", Engine(d_state=2).load_model, checkpoint)
+    refused(ValueError, "is a checkpoint or a pickled module", Engine(d_state=2).load_model, checkpoint)
 
 
 def test_a_wrong_d_state(exported: Callable, tmp_path: Path) -> None:
@@ -529,6 +550,29 @@ def test_laws_that_would_crash_or_lie(tmp_path: Path) -> None:
         def forward(self, psi: torch.Tensor) -> torch.Tensor:
             return psi if psi.shape[2] == 16 else psi.repeat([3, 1, 1, 1])
 
+    class Counter(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(1))
+
+        def forward(self, psi: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            return psi * self.calls
+
+    class Turns(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = torch.nn.Identity()
+            self.turn = 0
+            self.gap = torch.tensor(float("nan"))
+
+        def forward(self, psi: torch.Tensor) -> torch.Tensor:
+            if bool((psi > 0).all()):
+                self.turn += 1
+            return psi
+
+    refused(ValueError, "changes its attribute `calls`", with_law, Counter(), tmp_path)
+    refused(ValueError, "changes its attribute `turn`", with_law, Turns(), tmp_path)
     for stride in (0, -4, 2**40):
         refused(ValueError, "`stride` must be from 1 to 4096", with_law, Stride(stride), tmp_path)
     refused(ValueError, "must return float32 of its input's shape", with_law, Double(), tmp_path)

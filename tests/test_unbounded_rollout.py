@@ -64,6 +64,9 @@ def test_unbounded_is_a_grid_that_is_large_enough(law: str, tmp_path: Path, nois
     for name in ("energy", "position_entropy", "ipr"):
         np.testing.assert_allclose(free.observables[name], dense.observables[name], rtol=1e-4)
     np.testing.assert_allclose(free.observables["occupancy"], dense.observables["occupancy"] * SIDE**2)
+    # What only Python measures is of the same fields as what the engine does.
+    drift = np.abs(dense.observables["energy"] / dense.observables["energy"][0] - 1)
+    np.testing.assert_allclose(dense.measured["norm_drift"], drift[[0, -1]], rtol=1e-4, atol=1e-6)
     assert set(dense.measured) - set(free.measured) == {
         "symmetry_score",
         "zlib_complexity",
@@ -205,6 +208,7 @@ def test_cells_are_counted(law: str, capsys: pytest.CaptureFixture[str]) -> None
     assert (np.diff(result.evaluated_cells) > 0).all()
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_it_is_logged_as_a_child() -> None:
     run = train([*SMALL, "model=nca", "model.bias=false", "trainer.episodes=1"])
     result = rollout([f"run_id={run.run_id}", "steps=3", "grid=unbounded", "extent=[8,12]", "universes=2"])

@@ -30,8 +30,10 @@ class Engine:
         Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change grid and batch.
         """
 
-    def state(self) -> NDArray[numpy.float32]:
-        """A copy of the field on a grid: float32, (B, 2*d_state, H, W)."""
+    def state(self, before_noise: bool = False) -> NDArray[numpy.float32]:
+        """
+        A copy of the field on a grid: float32, (B, 2*d_state, H, W). `before_noise`: what is measured, the field before the noise of the last step.
+        """
 
     def reset(self, kind: str, seed: int, grid: tuple[int, int] | None = None, universes: int = 1, *, density: float = 0.5, count: int = 16, width: float = 4.0, extent: tuple[int, int] | None = None) -> None:
         """
@@ -61,9 +63,9 @@ class Engine:
     def state_at(self, x: int, y: int, universe: int = 0) -> NDArray[numpy.complex64]:
         """The amplitudes of one cell: complex64, (d_state,)."""
 
-    def cells(self, universe: int = 0) -> tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]:
+    def cells(self, universe: int = 0, before_noise: bool = False) -> tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]:
         """
-        The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state).
+        The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state). `before_noise`: as of `state`.
         """
 
     def window(self, x: int, y: int, width: int, height: int, universe: int = 0) -> NDArray[numpy.float32]:

@@ -54,6 +54,8 @@ class Engine(_Engine):
     def load_model(self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None) -> None:
         """Loads a law; with no state set, starts the universe that the artifact describes.
 
+        A field that the engine already has is where the universe starts anew under this law, at step 0.
+
         A file that was neither exported here nor verified by its run's digest is first opened in a child
         process, once: libtorch's reader can crash on a damaged one.
 
