@@ -54,16 +54,22 @@ def copy(source: Path, target: Path) -> None:
     Raises:
         UserError: It is damaged; what bears the second name stays.
     """
-    digest = sha256(source)
-    _check_digest(source, digest)
-    _publish(target, digest, lambda file: _link(source, file))
+    _publish(target, _verified(source), lambda file: _link(source, file))
 
 
-def _check_digest(path: Path, digest: str) -> None:
-    """Raises UserError where a digest is not the one that stands beside a file."""
-    lines = digest_path(path).read_bytes().splitlines()  # two for a moment, while it is replaced
+def _verified(path: Path) -> str:
+    """Digest of a file.
+
+    Raises:
+        UserError: A record of it is damaged, or it is not what the digest beside it says, if there is one.
+    """
+    verify_zip(path, "a checkpoint (.pth)")
+    digest, beside = sha256(path), digest_path(path)
+    # Two lines for a moment, while it is replaced.
+    lines = beside.read_bytes().splitlines() if beside.is_file() else [digest.encode()]
     if digest.encode() not in [line.partition(b" ")[0] for line in lines]:
-        raise UserError(f"'{path}' does not match its digest '{digest_path(path).name}': it is damaged")
+        raise UserError(f"'{path}' does not match its digest '{beside.name}': it is damaged")
+    return digest
 
 
 def _publish(path: Path, digest: str, write: Callable[[Path], object]) -> None:
@@ -84,17 +90,15 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def load(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Reads a checkpoint.
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint, to the CPU.
 
     Raises:
         UserError: The file is missing, damaged, not a checkpoint, or holds more than data.
     """
-    verify_zip(path, "a checkpoint (.pth)")
-    if digest_path(path).is_file():
-        _check_digest(path, sha256(path))
+    _verified(path)
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, KeyError, EOFError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"'{path}' cannot be read as a checkpoint: {reason}") from None

@@ -1,6 +1,7 @@
 """Which checkpoints of a run are kept: the last, the one before it, and the best."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from atheria.files import short
 from atheria.progress import warn
 
 Entry = tuple[float, int]
-"""An evaluation, less is better, and its episode."""
+"""An evaluation, less is better, and its episode; one that is not finite is infinity, and so ranks last."""
 
 FOLDER = "checkpoints"
 LAST, PREVIOUS = "last.pth", "previous.pth"
@@ -57,7 +58,7 @@ class Checkpoints:
 
     def offer_best(self, state: dict[str, Any], selection: float) -> list[Path]:
         """Keeps a state if its evaluation is among the best; returns the files that changed."""
-        entry = (selection, state["episode"])
+        entry = _entry(state, selection)
         if entry not in sorted([*self._best, entry])[: self._keep]:
             return []
         self._waiting.append((entry, checkpoint.encode(state)))
@@ -104,7 +105,7 @@ class Checkpoints:
 
     @staticmethod
     def _keep_previous(last: Path, previous: Path) -> None:
-        if not (last.is_file() and checkpoint.digest_path(last).is_file()):
+        if not last.is_file():
             return
         try:
             checkpoint.copy(last, previous)
@@ -123,7 +124,7 @@ class Checkpoints:
             except UserError as error:
                 warn(f"{error}; it is left out")
                 continue
-            found.setdefault((state["metrics"]["latest"]["eval/selection"], state["episode"]), path)
+            found.setdefault(_entry(state, state["metrics"]["latest"]["eval/selection"]), path)
         ranked = sorted(found)[: self._keep]
         contents = [found[entry].read_bytes() for entry in ranked]
         for rank, (entry, content) in enumerate(zip(ranked, contents, strict=True)):
@@ -133,6 +134,10 @@ class Checkpoints:
             path.unlink()
             checkpoint.digest_path(path).unlink(missing_ok=True)
         return ranked
+
+
+def _entry(state: Mapping[str, Any], selection: float) -> Entry:
+    return selection if math.isfinite(selection) else math.inf, state["episode"]
 
 
 def to_go_on_from(folder: Path) -> Iterator[Path]:

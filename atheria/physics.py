@@ -43,7 +43,9 @@ class State(NamedTuple):
     def detached(self) -> "State":
         """The same state, through which no gradient flows back."""
         memory = None if self.memory is None else self.memory.detach()
-        return self._replace(psi=self.psi.detach(), memory=memory)
+        return State(
+            self.psi.detach(), memory, self.reference_energy.detach(), self.step, self.unnormalised.detach()
+        )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from atheria.keeping import FOLDER, LAST
 from atheria.progress import warn
 from atheria.runs import POINT_TAG, PROCESS_TAG, SWEEP_TAG, flatten, go_on_with
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
-from atheria.tracking import MissingRunError, OutageError, Store, StoredRun
+from atheria.tracking import MissingArtifactError, MissingRunError, OutageError, Store, StoredRun
 from atheria.trainer import cosine_at
 
 CONFIGURATION_TAG = "atheria.config.sha256"
@@ -95,6 +95,9 @@ def adapted(found: Resumption, config: TrainConfig) -> dict[str, Any]:
         state["optimizer_state_dict"] = None
     if changed & _OF_SCHEDULE:
         state["scheduler_state_dict"] = None
+    elif "trainer.patience" in changed and config.trainer.scheduler == "plateau":
+        schedule = state["scheduler_state_dict"]
+        state["scheduler_state_dict"] = {**schedule, "patience": config.trainer.patience}
     if state["optimizer_state_dict"] is not None:
         given = {"lr": config.trainer.lr, "weight_decay": config.trainer.weight_decay}
         new = {key: value for key, value in given.items() if f"trainer.{key}" in changed}
@@ -164,11 +167,20 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
     assert stored is not None
     folder = home(config) / stored.run_id
     with tempfile.TemporaryDirectory() as temporary:
-        for name in (LAST, keeping.best_name(0)):
-            path = stored.download(f"{FOLDER}/{name}", Path(temporary))
-            checkpoint.load(path)
-            checkpoint.write(path.read_bytes(), folder / FOLDER / name)  # with its digest
+        last = stored.download(f"{FOLDER}/{LAST}", Path(temporary))
+        checkpoint.load(last)
+        for path in (last, *_best(stored, config.trainer.keep_best, Path(temporary))):
+            checkpoint.write(path.read_bytes(), folder / FOLDER / path.name)  # with its digest
     return _made_folder(run, config)
+
+
+def _best(stored: StoredRun, most: int, folder: Path) -> Iterator[Path]:
+    """Fetches the best checkpoints that a store has; none of a run that was ended early enough."""
+    for rank in range(most):
+        try:
+            yield stored.download(f"{FOLDER}/{keeping.best_name(rank)}", folder)
+        except MissingArtifactError:
+            return
 
 
 def home(config: TrainConfig) -> Path:

@@ -15,13 +15,14 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 
 from atheria import checkpoint, curriculum, initial_state, noise, observables, vacuum
 from atheria.config import TrainConfig, TrainerConfig, UserError
-from atheria.field import total_energy
+from atheria.field import energy_density, total_energy
 from atheria.laws import Law, initial_memory
 from atheria.losses import Evaluation, Objective, Trajectory
 from atheria.phases import Phase, all_phases, phase_of
 from atheria.philox import LENGTH, Draws, Lattice
 from atheria.physics import Dynamics, State
 from atheria.pool import Pool
+from atheria.probability import ratio
 from atheria.ranks import Ranks
 
 SMALL = 4096
@@ -138,12 +139,16 @@ class Trainer:
 
         The states are the same at every evaluation and for every law of the same seed. ``eval/loss`` and
         the observables are those without noise, ``eval/noisy/...`` those under the training's noise at its
-        highest level. ``eval/selection`` is the mean of both losses: what the best law and a plateau of the
-        learning rate are told by.
+        highest level. ``eval/symmetry_per_rho``, where symmetry is a term of the objective, is that term
+        divided by mean rho, which decay alone does not lower. ``eval/selection`` is the mean of both
+        losses: what the best law and a plateau of the learning rate are told by.
         """
         initial, final, evaluation = self._evaluate_at(0.0)
         measured = observables.measure(final, self._config.physics.boundary == "torus")
         everything = _mean([evaluation]) | measured | observables.compare(initial, final)
+        if "symmetry" in evaluation.terms:
+            rho = energy_density(final).mean(dim=(1, 2))
+            everything["symmetry_per_rho"] = ratio(evaluation.terms["symmetry"], rho)
         metrics = {f"eval/{name}": value.mean().item() for name, value in everything.items()}
         losses = [metrics["eval/loss"]]
         if self._channel is not None:

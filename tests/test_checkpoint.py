@@ -50,6 +50,27 @@ def test_a_flipped_byte_of_the_weights_is_noticed_without_the_digest(tmp_path: P
         checkpoint.load(path)
 
 
+def test_a_copy_has_a_digest_though_its_source_has_none(tmp_path: Path) -> None:
+    source, target = saved(tmp_path), tmp_path / "best.pth"
+    checkpoint.digest_path(source).unlink()
+    checkpoint.copy(source, target)
+    assert target.read_bytes() == source.read_bytes()
+    assert os.system(f"cd {tmp_path} && sha256sum --quiet -c best.pth.sha256") == 0
+
+
+@pytest.mark.parametrize("has_digest", [True, False])
+def test_what_is_damaged_is_not_copied(tmp_path: Path, has_digest: bool) -> None:
+    source, target = saved(tmp_path), tmp_path / "best.pth"
+    if not has_digest:
+        checkpoint.digest_path(source).unlink()
+    content = bytearray(source.read_bytes())
+    content[len(content) // 2] ^= 1  # among the weights
+    source.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.copy(source, target)
+    assert not target.exists()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.999])
 def test_a_cut_file_is_refused(tmp_path: Path, share: float) -> None:
     path = saved(tmp_path)

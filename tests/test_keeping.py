@@ -1,6 +1,7 @@
 """The last, the one before and the best: right after every crash, and while the disk is full."""
 
 import errno
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,28 @@ def test_the_best_are_kept_however_often_the_disk_is_full(
         checkpoints.write_waiting()
     best = sorted((selection, episode) for episode, selection in enumerate(evaluations))[:keep]
     assert kept(folder, len(best)) == best
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    ("evaluations", "ranked"),
+    [
+        ([nan, 0.5, 0.3], [2, 1, 0]),
+        ([0.5, nan, 0.3], [2, 0, 1]),
+        ([0.5, inf, nan, -inf, 0.3], [4, 0, 1, 2, 3]),
+        ([nan, nan], [0, 1]),
+    ],
+)
+def test_an_evaluation_that_is_not_finite_ranks_last(
+    tmp_path: Path, evaluations: list[float], ranked: list[int], keep: int
+) -> None:
+    """Also where training goes on from an earlier episode and offers the same again."""
+    for _ in range(2):
+        checkpoints = Checkpoints(tmp_path, keep)
+        for episode, selection in enumerate(evaluations):
+            checkpoints.offer_best(state_of(episode, selection), selection)
+        assert [episode for _, episode in kept(tmp_path, len(ranked[:keep]))] == ranked[:keep]
+        assert len(list((tmp_path / FOLDER).glob("best*.pth"))) == len(ranked[:keep])
 
 
 class CrashError(BaseException):
@@ -128,7 +151,7 @@ def test_a_damaged_last_does_not_replace_the_one_before(tmp_path: Path, capsys) 
     last.write_bytes(b"torn")
     checkpoints.save_last(state_of(3))
     assert [checkpoint.load(path)["episode"] for path in (last, previous)] == [3, 1]
-    assert "is damaged; the one before it is kept" in capsys.readouterr().err
+    assert "the one before it is kept" in capsys.readouterr().err
 
 
 def test_a_full_disk_keeps_what_was_there_and_gets_the_best_later(
@@ -154,6 +177,24 @@ def test_a_full_disk_keeps_what_was_there_and_gets_the_best_later(
     assert files.verify_zip(tmp_path / FOLDER / "last.pth", "a checkpoint") is None
 
 
+def test_saves_that_fail_leave_no_files_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room_for_the_last(path: Path, write) -> None:
+        if path.name == "last.pth":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        files.atomically(path, write)
+
+    checkpoints = Checkpoints(tmp_path, 1)
+    checkpoints.save_last(state_of(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "atomically", no_room_for_the_last)
+        for episode in (2, 3):  # the second finds that the last and the one before it are one file
+            assert checkpoints.save_last(state_of(episode)) == []
+    checkpoints.save_last(state_of(4))
+    names = {path.name for path in (tmp_path / FOLDER).iterdir()}
+    assert names == {"last.pth", "last.pth.sha256", "previous.pth", "previous.pth.sha256"}
+    assert [checkpoint.load(path)["episode"] for path in to_go_on_from(tmp_path)] == [4, 1]
+
+
 def test_a_disk_that_is_full_at_the_first_checkpoint_gets_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -168,6 +209,19 @@ def test_a_disk_that_is_full_at_the_first_checkpoint_gets_the_next_one(
         assert checkpoints.save_last(state_of(1)) == []
     checkpoints.save_last(state_of(2))
     assert [checkpoint.load(path)["episode"] for path in to_go_on_from(tmp_path)] == [2]
+
+
+def test_checkpoints_without_their_digests_are_moved_as_any(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save_last(state_of(0))
+    checkpoints.offer_best(state_of(0, 0.3), 0.3)
+    for digest in (tmp_path / FOLDER).glob("*.sha256"):
+        digest.unlink()
+    checkpoints.offer_best(state_of(1, 0.2), 0.2)
+    checkpoints.save_last(state_of(1))
+    assert kept(tmp_path, 2) == [(0.2, 1), (0.3, 0)]
+    assert [checkpoint.load(path)["episode"] for path in to_go_on_from(tmp_path)] == [1, 0]
+    assert len(list((tmp_path / FOLDER).glob("*.sha256"))) == 4
 
 
 @pytest.mark.parametrize("torn", ["best.pth", "best-2.pth"])

@@ -105,6 +105,16 @@ def test_memory_is_carried_through_a_rollout() -> None:
     assert final.psi.unique().tolist() == [1 + 2 + 3 + 4]
 
 
+def test_no_gradient_flows_back_through_a_detached_state() -> None:
+    dynamics = Dynamics(Counting(), PHYSICS, seed=0)
+    start = dynamics.start(random_field().requires_grad_())
+    for state in (start, dynamics.step(start)):
+        state = state._replace(memory=state.memory + state.psi.sum())
+        parts = state.detached()
+        assert not any(part.requires_grad for part in parts if isinstance(part, torch.Tensor))
+        assert all(torch.equal(*pair) for pair in zip(parts[:3], state[:3], strict=True))
+
+
 @pytest.mark.parametrize("first_universe", [0, 3])
 def test_a_universe_does_not_depend_on_its_batch(first_universe: int) -> None:
     physics = replace(PHYSICS, fire_rate=0.5)

@@ -257,6 +257,19 @@ def test_the_best_law_is_chosen_without_noise_and_under_it() -> None:
     assert "eval/noisy/loss" not in quiet
 
 
+def test_decay_lowers_symmetry_but_not_per_mean_density() -> None:
+    still = ("noise=none", "trainer.eval_universes=1")
+    decays = [trainer_of(*still, f"physics.gamma={gamma}") for gamma in (0.0, 0.5)]
+    for trainer in decays:
+        torch.nn.init.zeros_(trainer.law.outc.weight)
+    whole, decayed = (trainer.evaluate() for trainer in decays)
+    assert decayed["eval/symmetry"] == pytest.approx(0.25**3 * whole["eval/symmetry"], rel=1e-3)
+    assert decayed["eval/symmetry_per_rho"] == pytest.approx(whole["eval/symmetry_per_rho"], rel=1e-3)
+    rho = whole["eval/energy"] / (8 * 8)
+    assert whole["eval/symmetry_per_rho"] == pytest.approx(whole["eval/symmetry"] / rho, rel=1e-5)
+    assert "eval/symmetry_per_rho" not in trainer_of("trainer=v3").evaluate()
+
+
 def test_an_evaluation_has_a_horizon_of_its_own() -> None:
     still = ("noise=none", "physics.gamma=0.1", "trainer.steps=3")
     trainers = [trainer_of(*still), trainer_of(*still, "trainer.eval_steps=10")]
