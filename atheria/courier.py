@@ -15,7 +15,7 @@ from atheria.delivery import STORE, keep_delivering
 
 def main() -> None:
     """Delivers until stdin ends."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which shares our terminal and our job
     folder, run = sys.argv[1:]
     closing = threading.Event()

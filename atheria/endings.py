@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,14 @@ FINISHED, FAILED, KILLED, RUNNING = "FINISHED", "FAILED", "KILLED", "RUNNING"
 REQUEUED = "SCHEDULED"
 """MLflow's word for a run that will go on."""
 
-_ENDS = {signal.SIGINT: KILLED, signal.SIGTERM: KILLED, signal.SIGUSR2: REQUEUED}
-"""Signals that end a run. Schedulers send USR2 before they take a job off its machine and queue it again."""
-
+_ENDS = {
+    signal.SIGINT: KILLED,
+    signal.SIGTERM: KILLED,
+    signal.SIGHUP: KILLED,
+    signal.SIGUSR2: REQUEUED,
+}
+"""Signals that end a run. A terminal or connection that is closed sends HUP, schedulers USR2 before they take
+a job off its machine and queue it again."""
 
 _PRUNED = "PRUNED"
 _ENDINGS = (None, _PRUNED, KILLED, REQUEUED)
@@ -101,11 +107,12 @@ def interrupt_on_signals(is_preempted: Callable[[], bool] = lambda: False) -> No
     _of_process = request = StopRequest(is_preempted)
 
     def stop(number: int, frame: FrameType | None) -> None:
+        _outlive_the_terminal(number)
         if request.status is None:
             request.note(number)
             heed(request.number)
 
-    for number in _ENDS:
+    for number in _heard():
         if number != signal.SIGINT:
             signal.signal(number, stop)
 
@@ -120,6 +127,7 @@ def at_step_boundary(ending_after: str) -> Iterator[StopRequest]:
     request = StopRequest(_of_process.is_preempted)
 
     def note(number: int, frame: FrameType | None) -> None:
+        _outlive_the_terminal(number)
         is_first = request.status is None
         if number == signal.SIGINT and not is_first:
             raise KeyboardInterrupt
@@ -130,13 +138,29 @@ def at_step_boundary(ending_after: str) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request  # only the main thread receives signals
         return
-    before = {number: signal.signal(number, note) for number in _ENDS}
+    before = {number: signal.signal(number, note) for number in _heard()}
     try:
         yield request
     finally:
         _of_process.status = request.status
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _heard() -> list[signal.Signals]:
+    """The signals that end a run, but HUP under nohup."""
+    return [n for n in _ENDS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+
+
+def _outlive_the_terminal(number: int) -> None:
+    """What is said to a terminal that has hung up is said to nobody; writing to it would be an error."""
+    if number != signal.SIGHUP:
+        return
+    nobody = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, _STDERR):
+        if stat.S_ISCHR(os.fstat(descriptor).st_mode):
+            os.dup2(nobody, descriptor)
+    os.close(nobody)
 
 
 def this_process() -> str:
@@ -176,8 +200,8 @@ def _namespace() -> str:
 def _start(pid: int) -> str:
     """When a process started, in clock ticks since the boot; ``-`` where there is no such process."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        known = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return "-"
-    after_name = stat.rpartition(")")[2].split()
+    after_name = known.rpartition(")")[2].split()
     return "-" if after_name[0] in "ZX" else after_name[19]

@@ -65,6 +65,16 @@ def test_a_first_signal_waits_for_the_boundary_and_a_second_does_not() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_under_nohup_a_closed_terminal_is_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with endings.at_step_boundary("this step") as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.status is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

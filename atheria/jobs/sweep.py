@@ -257,7 +257,9 @@ class _UnderWay:
                 flush=True,
             )
             return endings.Stopped(endings.REQUEUED)
-        print(f"\ntelling {len(self.running)} jobs to save and end; again to end at once", flush=True)
+        if not isinstance(end, endings.Stopped):
+            return end  # told twice
+        print("\ntelling the jobs that run to save and end; again to end at once", flush=True)
         self._end_jobs(launcher, math.inf)
         return end
 
