@@ -546,6 +546,26 @@ def validate(schema: type[Schema], values: Mapping[str, Any], at: str = "") -> S
         raise UserError("\n".join(dict.fromkeys(faults))) from None
 
 
+def check_noise(noise: NoiseConfig) -> None:
+    """Raises UserError where a noise has a level and no channel."""
+    if noise.name == "none" and noise.level > 0:
+        raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
+
+
+def chosen_initial_state(values: Mapping[str, Any]) -> InitialStateConfig | None:
+    """The initial state that a command is told; None where it is left to the law.
+
+    Raises:
+        UserError: See `validate`.
+    """
+    return None if values["kind"] is None else validate(InitialStateConfig, values, at="initial_state")
+
+
+def chosen_physics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The physics that a command is told; what is left to the law is left out."""
+    return {key: value for key, value in values.items() if value is not None}
+
+
 def _plain(value: Any) -> Any:
     """A scalar of numpy's or torch's as Python's."""
     if hasattr(value, "item"):

@@ -44,6 +44,18 @@ def run_named(
     return None
 
 
+def find_law(
+    run_id: str | None, law: str | None, best_of: str | None, tracking_uri: str | None
+) -> tuple[str | None, Path]:
+    """ID of the run whose law is named, None where a file is; and the artifact, fetched where it is a run's.
+
+    Raises:
+        UserError: As `run_named` and `law_of_run`.
+    """
+    named = run_named(run_id, law, best_of, tracking_uri)
+    return named, Path(law or "") if named is None else law_of_run(named, tracking_uri)
+
+
 def check_names(run_id: str | None, law: str | None, best_of: str | None) -> None:
     """Raises UserError unless exactly one of the ways to name a law is used."""
     if sum(name is not None for name in (run_id, law, best_of)) != 1:

@@ -1,6 +1,5 @@
 """The user's cache of laws: by run and digest, whole or not there, bounded in size."""
 
-import fcntl
 import os
 import shutil
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError
-from atheria.files import atomically, cache_folder, sha256
+from atheria.files import alone, atomically, cache_folder, sha256
 
 DEFAULT_SIZE = 2 << 30
 """Bytes that the cache may hold, unless ``ATHERIA_CACHE_SIZE`` says otherwise."""
@@ -117,10 +116,6 @@ def _laws() -> Path:
 def _locked(place: Path) -> Iterator[None]:
     """One process at a time; another waits."""
     place.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(place.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with alone(place.with_suffix(".lock")):
         place.mkdir(exist_ok=True)  # may have been pruned meanwhile
         yield
-    finally:
-        os.close(descriptor)

@@ -45,7 +45,7 @@ class Progress:
             self._bar.update(units)
             return
         now = time.monotonic()
-        if now - self._said >= _SECONDS_BETWEEN_LINES:
+        if now - self._said >= _SECONDS_BETWEEN_LINES and self._done > self._first:
             self._said = now
             left = (now - self._started) / (self._done - self._first) * (self._total - self._done)
             listed = "  ".join(f"{name} {value}" for name, value in shown.items())

@@ -8,6 +8,8 @@ from atheria.config import TrackingConfig, as_override
 from atheria.files import short
 
 DEFAULT_STORE = "outputs/mlflow.db"
+ARTIFACTS = "mlartifacts"
+"""Folder of the artifacts of a store without a server: beside an SQLite file, or in ``outputs``."""
 SQLITE = "sqlite:///"
 
 
@@ -25,6 +27,11 @@ def store_uri(uri: str | None) -> str:
 def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite store; None for another."""
     return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+
+
+def artifacts_folder(uri: str) -> Path:
+    """Where a store without a server keeps its artifacts."""
+    return (sqlite_file(uri) or Path(DEFAULT_STORE).absolute()).parent / ARTIFACTS
 
 
 def without_credentials(text: str) -> str:

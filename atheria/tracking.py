@@ -7,10 +7,11 @@ artifacts in ``outputs/mlartifacts``.
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 # Read when mlflow is imported, or at each request.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -24,6 +25,7 @@ from alembic.util import CommandError
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from PIL import Image
 from requests.exceptions import RequestException
@@ -32,10 +34,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from atheria import journal
 from atheria.config import UserError
 from atheria.files import alone, short
-from atheria.stores import DEFAULT_STORE, shown, sqlite_file, store_uri, without_credentials
+from atheria.stores import artifacts_folder, shown, sqlite_file, store_uri, without_credentials
 
-ARTIFACTS = "mlartifacts"
-"""Folder of the artifacts of a store without a server: beside an SQLite file, or in ``outputs``."""
 LAW_DIGEST_TAG = "atheria.law.sha256"
 ID_TAG = "atheria.id"
 """The name that a run bears before a store has given it one; both find it."""
@@ -58,6 +58,8 @@ _REFUSALS = (
 """Error codes of a store that has understood a request and says no."""
 _ASK_AGAIN = (401, 408, 429)
 """Statuses below 500 that may be another one later."""
+
+Item = TypeVar("Item")
 
 logging.getLogger("alembic").setLevel(logging.WARNING)  # its migrations are no news to a user
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # what fails is reported by us
@@ -236,15 +238,9 @@ class Store:
 
     def named_laws(self) -> list[str]:
         """The laws of the registry, as ``law=`` takes them: ``name@alias``."""
-        found: list[str] = []
         with answering(self.uri):
-            token = None
-            while True:
-                page = self._client.search_registered_models(max_results=100, page_token=token)
-                found += [f"{model.name}@{alias}" for model in page for alias in model.aliases]
-                token = page.token
-                if not token:
-                    return sorted(found)
+            models = _all_pages(lambda token: self._client.search_registered_models(page_token=token))
+            return sorted(f"{model.name}@{alias}" for model in models for alias in model.aliases)
 
     def _run(self, run_id: str) -> Run | None:
         try:
@@ -260,20 +256,17 @@ class Store:
         return self._search(experiments, f"tags.`{ID_TAG}` = '{identity}'", ["attributes.start_time ASC"])
 
     def _search(self, experiments: list[str], filter_string: str, order_by: Sequence[str]) -> list[Run]:
-        found: list[Run] = []
-        token = None
-        while experiments:
-            page = self._client.search_runs(
-                experiments, filter_string, order_by=list(order_by), max_results=1000, page_token=token
+        if not experiments:
+            return []
+        return _all_pages(
+            lambda token: self._client.search_runs(
+                experiments, filter_string, order_by=list(order_by), page_token=token
             )
-            found += page
-            token = page.token
-            if not token:
-                break
-        return found
+        )
 
     def _experiments(self) -> list[str]:
-        return [str(experiment.experiment_id) for experiment in self._client.search_experiments()]
+        found = _all_pages(lambda token: self._client.search_experiments(page_token=token))
+        return [str(experiment.experiment_id) for experiment in found]
 
     def _existing_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
@@ -283,10 +276,8 @@ class Store:
 
     def _experiment(self, name: str) -> str:
         """ID of the experiment of that name, made where there is none."""
-        location = None  # a server knows its own
-        if not self.uri.startswith("http"):
-            file = sqlite_file(self.uri) or Path(DEFAULT_STORE).absolute()
-            location = (file.parent / ARTIFACTS).as_uri()
+        is_served = self.uri.startswith("http")  # and the server knows its own folder
+        location = None if is_served else artifacts_folder(self.uri).as_uri()
         found = self._client.get_experiment_by_name(name)
         if found is None:
             try:
@@ -410,6 +401,16 @@ def find_run(run_id: str, tracking_uri: str | None) -> StoredRun:
         UserError: The store does not exist or cannot be reached, or has no such run.
     """
     return Store(store_uri(tracking_uri), create=False).run(run_id)
+
+
+def _all_pages(search: Callable[[str | None], PagedList[Item]]) -> list[Item]:
+    """What a search finds, which takes the token of a page and answers with that page."""
+    page = search(None)
+    found = [*page]
+    while page.token:
+        page = search(page.token)
+        found += page
+    return found
 
 
 def _client(uri: str, create: bool) -> MlflowClient:

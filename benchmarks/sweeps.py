@@ -38,10 +38,11 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from atheria import journal  # noqa: E402
+from atheria.stores import ARTIFACTS  # noqa: E402
 from atheria.sweeps import pictures  # noqa: E402
 from atheria.sweeps.points import LOCK, LOG, OUTCOME, POINT, Outcome, Point  # noqa: E402
 from atheria.sweeps.report import Report, Row  # noqa: E402
-from atheria.tracking import ARTIFACTS, Store  # noqa: E402
+from atheria.tracking import Store  # noqa: E402
 from tests.cluster import Slurm  # noqa: E402
 from tests.servers import MlflowServer, PostgreSQL  # noqa: E402
 

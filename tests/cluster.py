@@ -9,8 +9,8 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,6 +171,15 @@ class Slurm:
             "sacct", "--noheader", "--allocations", "--parsable2", "--format=State", f"--jobs={job_id}"
         )
         return state.split()[0] if state else ""
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Its controller gives no answer meanwhile."""
+        self._daemons["slurmctld"].send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._daemons["slurmctld"].send_signal(signal.SIGCONT)
 
     def start_soon(self, job_id: str) -> None:
         """Spares a job that was queued again the two minutes it would wait.

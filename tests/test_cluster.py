@@ -16,6 +16,8 @@ from mlflow.entities import Run
 
 from atheria import checkpoint
 from atheria.stores import store_uri
+from atheria.sweeps.launchers import make_launcher
+from atheria.sweeps.plan import plan
 from atheria.train import train
 
 from .cluster import Slurm
@@ -244,6 +246,19 @@ def test_the_processes_of_a_job_train_one_run(slurm: Slurm) -> None:
     )
     for key, value in apart.items():
         torch.testing.assert_close(together[key], value, rtol=1e-9, atol=1e-9)
+
+
+def test_a_queue_that_gives_no_answer_is_asked_again(slurm: Slurm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("atheria.sweeps.slurm._TIMEOUT", 1.0)
+    monkeypatch.setattr("atheria.sweeps.slurm._BETWEEN_LISTS", 0.0)
+    sweep = plan([*ON_SLURM, "sweep.name=unanswered"])
+    launcher = make_launcher(sweep.launcher, str(sweep.folder))
+    job = slurm.run("sbatch", "--parsable", "--job-name=atheria-unanswered", "--wrap=sleep 600").strip()
+    wait_until(lambda: job in launcher._queue())
+    with slurm.silent():
+        assert launcher._queue() == {job}
+    slurm.run("scancel", job)
+    wait_until(lambda: not launcher._queue())
 
 
 def test_what_slurm_refuses_is_said() -> None:

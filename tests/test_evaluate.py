@@ -1,6 +1,7 @@
 """Laws side by side: the right states, conditions, laws and figures, printed, drawn and logged."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,6 +99,7 @@ def test_all_laws_begin_alike_and_noise_makes_a_difference(evaluated) -> None:
     assert not np.array_equal(one.curves[PLAIN].frames[-1].psi, one.twin.curves[PLAIN].frames[-1].psi)
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_the_untrained_law_is_the_one_that_training_began_with() -> None:
     run = train([*SMALL, "model=mlp", "trainer.episodes=1", "seed=9", "trainer.lr=1e-30"])
     state = artifact.as_checkpoint(run.law)
@@ -162,6 +164,19 @@ def test_files_are_evaluated_and_not_logged(
     assert "equivariance/translation" in printed
     with pytest.raises(UserError, match="`grid` must be positive multiples of the law's stride 4"):
         evaluate([f"law={law}", "grid=10", *QUICK])
+
+
+def test_files_of_the_same_name_are_told_apart(exported) -> None:
+    for folder, name in (("r1", "mlp"), ("r2", "nca")):
+        Path(folder).mkdir()
+        exported(name)[1].rename(f"{folder}/law.pt")
+    both = evaluate(["law=[r1/law.pt,r2/law.pt]", "noise=none", *QUICK])
+    one = evaluate(["law=[r2/law.pt]", "noise=none", *QUICK])
+    assert [law.label for law in both.laws] == ["r1/law.pt", "r2/law.pt"]
+    assert [law.label for law in one.laws] == ["law"]
+    assert one.folder != both.folder
+    rows = csv.DictReader((both.folder / "evaluation.csv").read_text().splitlines())
+    assert {"r1/law.pt", "r2/law.pt"} < {row["law"] for row in rows}
 
 
 def test_a_field_that_explodes_ends_early_and_is_said_so(

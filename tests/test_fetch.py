@@ -1,15 +1,17 @@
 """Laws by name, from any store, through a cache that is whole, bounded and safe for many at once."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from atheria import law_cache
+from atheria import journal, law_cache
 from atheria.artifact import read_description
 from atheria.cache import cache
 from atheria.config import UserError
@@ -20,20 +22,38 @@ from atheria.files import cache_folder, sha256
 from atheria.jobs.train import TrainedRun
 from atheria.promote import promote
 from atheria.rollout import rollout
+from atheria.stores import store_uri
+from atheria.sync import sync
+from atheria.tracking import Store
 from atheria.train import train
 
-from .conftest import SMALL
+from .conftest import SMALL, put_store
 from .servers import MlflowServer
 
 TINY = (*SMALL, "model=mlp", "trainer.episodes=2")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[MlflowServer]:
+def server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
+    put_store(empty_store, tmp_path / "server.db")
     running = MlflowServer(tmp_path)
     running.start()
     yield running
     running.kill()
+
+
+@pytest.mark.usefixtures("ready_store")
+def test_a_run_is_found_among_more_experiments_than_a_page_holds() -> None:
+    run = train([*TINY, "tracking=offline"])
+    sync()
+    store = Store(store_uri(None), create=False)
+    with closing(sqlite3.connect("outputs/mlflow.db")) as database, database:
+        database.executemany(
+            "INSERT INTO experiments (name, lifecycle_stage, creation_time) VALUES (?, 'active', ?)",
+            [(f"later {number}", journal.now()) for number in range(1000)],
+        )
+    assert store.run(run.run_id).id == run.run_id
+    assert [found.id for found in store.runs("attributes.status = 'FINISHED'")] == [run.run_id]
 
 
 @pytest.mark.slow
@@ -72,6 +92,7 @@ def test_a_law_that_was_fetched_once_is_there_offline(server: MlflowServer, caps
         law_of_run(run.run_id, server.address)
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_a_law_by_alias(tmp_path: Path) -> None:
     run = train(TINY)
     named = promote([f"run_id={run.run_id}", "alias=champion"])
@@ -103,6 +124,7 @@ def test_names_that_cannot_be_given(overrides: list[str], message: str) -> None:
         promote([*(["run_id=f00"] if overrides != ["alias=champion"] else []), *overrides])
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_the_best_law_of_an_experiment() -> None:
     quiet = ("noise=none", "noise.level=0", "trainer.episodes=20")
     runs = [train([*TINY, *quiet, f"trainer.lr={rate}"]) for rate in (1e-4, 1e-2, 1e-3)]
@@ -124,6 +146,7 @@ def test_a_law_from_a_file_is_exported_anew(in_run_folder: TrainedRun, tmp_path:
         export([f"law={in_run_folder.law}", "run_id=f00", "output=x.pt"])
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_the_cache_keeps_to_its_size_and_can_be_pruned(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [train([*TINY, f"seed={seed}"]).run_id for seed in range(3)]
     paths = [law_of_run(run_id) for run_id in runs]
@@ -143,6 +166,7 @@ def test_the_cache_keeps_to_its_size_and_can_be_pruned(monkeypatch: pytest.Monke
         law_of_run(runs[0])
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_laws_in_use_are_not_removed_to_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = [train([*TINY, f"seed={seed}"]).run_id for seed in range(2)]
     monkeypatch.setenv("ATHERIA_CACHE_SIZE", "0")

@@ -10,7 +10,7 @@ from atheria_core import Engine
 from mlflow import MlflowClient
 from PIL import Image
 
-from atheria import checkpoint, laws
+from atheria import checkpoint, laws, progress
 from atheria.config import PhysicsConfig, UserError
 from atheria.engine import from_run
 from atheria.export import export
@@ -73,6 +73,15 @@ def test_a_rollout_is_written_and_logged_as_a_child(in_run_folder: TrainedRun) -
     assert [m.step for m in measured] == [frame.step for frame in result.frames]
     assert measured[-1].value == pytest.approx(result.measured["von_neumann_entropy"][-1].mean())
     assert {f.path for f in client.list_artifacts(result.run_id, "pictures")} == {"pictures/strip.png"}
+
+
+def test_off_a_terminal_it_is_said_how_far_a_long_rollout_is(
+    in_run_folder: TrainedRun, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    rollout([f"law={in_run_folder.law}", "steps=3", "observe_every=1"])
+    said = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines() if " s left" in line]
+    assert said == ["step 1/3", "step 2/3", "step 3/3"]
 
 
 def test_what_only_python_measures(in_run_folder: TrainedRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,7 +170,7 @@ def test_the_law_is_fetched_once_and_verified(in_run_folder: TrainedRun) -> None
 
 
 @pytest.fixture
-def own_run() -> TrainedRun:
+def own_run(ready_store: None) -> TrainedRun:
     """A run of this test alone, whose store may be damaged."""
     return train([*SMALL, "model=mlp", "trainer.episodes=1"])
 

@@ -469,6 +469,14 @@ def test_pictures_show_what_they_say() -> None:
     assert np.argwhere(plane).tolist() == [[7, 7]]
 
 
+def test_a_law_of_another_d_state_is_another_universe() -> None:
+    camera = Camera(Look(do="look", view="change"))
+    for number, channels in enumerate((4, 8, 4)):
+        moment = Moment(number, 0, np.full((channels, 8, 8), number, np.float32), {}, 0.0)
+        _, (plane,) = unpacked(camera.take(moment))
+        assert not plane.any()  # nothing has changed since it began
+
+
 def test_numbers_whose_squares_are_too_large_are_shown() -> None:
     psi = np.zeros((4, 8, 8), np.float32)
     psi[:, 1, 2] = -3e38

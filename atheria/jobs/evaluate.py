@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,12 @@ from atheria.config import (
     NoiseConfig,
     PhysicsConfig,
     UserError,
+    check_noise,
+    chosen_initial_state,
     validate,
 )
 from atheria.exporting import Origin, export_law
-from atheria.fetch import check_names, law_of_run, run_named
+from atheria.fetch import check_names, find_law
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.laws import Law
 from atheria.measuring import measured, series
@@ -82,10 +85,8 @@ def check(config: EvaluateConfig) -> None:
     for run_id, law, best_of in _named(config):
         check_names(run_id, law, best_of)
     check_writable(Path(config.output), "output")
-    if config.noise.name == "none" and config.noise.level > 0:
-        raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
-    if config.initial_state["kind"] is not None:
-        chosen = validate(InitialStateConfig, config.initial_state, at="initial_state")
+    check_noise(config.noise)
+    if chosen := chosen_initial_state(config.initial_state):
         _check_drawn(chosen)
 
 
@@ -95,9 +96,9 @@ def run(config: EvaluateConfig) -> Evaluation:
     Raises:
         UserError: A law cannot be had, or does not suit a grid or the initial state.
     """
-    found = [_find(*names, config) for names in _named(config)]
+    found = _told_apart([_find(*names, config) for names in _named(config)])
     initial, conditions = _setting(found[0], config)
-    digests = {law.label: sha256(law.path) for law in found}
+    digests = [sha256(law.path) for law in found]
     settings = {
         "steps": config.steps,
         "grids": sorted({f"{c.grid[0]}x{c.grid[1]}" for c in conditions}),
@@ -110,16 +111,17 @@ def run(config: EvaluateConfig) -> Evaluation:
     print(f"states    {config.universes} of {initial.kind}, unseen; {config.steps} steps")
     print(f"where     {'; '.join(condition.name for condition in conditions)}", flush=True)
     evaluated = _evaluate_all(found, conditions, initial, config)
-    name = hashlib.sha256(json.dumps([settings, digests], sort_keys=True).encode()).hexdigest()[:12]
+    all_of_it = [settings, [law.label for law in found], digests]
+    name = hashlib.sha256(json.dumps(all_of_it, sort_keys=True).encode()).hexdigest()[:12]
     folder = Path(config.output).absolute() / "evaluations" / name
     files = _draw(evaluated, conditions, folder)
     print(comparison.tables(evaluated, conditions))
     for file in files:
         print(f"{'table' if file.suffix == '.csv' else 'picture':<9} {short(file)}")
     run_ids = []
-    for law, curves in zip(found, evaluated, strict=True):
+    for law, curves, digest in zip(found, evaluated, digests, strict=True):
         if law.run_id is not None and config.tracking.mode != "off":
-            run_ids.append(_log(law, curves, files, {**settings, "law_sha256": digests[law.label]}, config))
+            run_ids.append(_log(law, curves, files, {**settings, "law_sha256": digest}, config))
             print(f"run       {run_ids[-1]}, child of {law.run_id}")
     if run_ids:
         experiment = next(law.experiment for law in found if law.experiment)
@@ -144,17 +146,27 @@ def _named(config: EvaluateConfig) -> list[tuple[str | None, str | None, str | N
 def _find(run_id: str | None, law: str | None, best_of: str | None, config: EvaluateConfig) -> _Law:
     """A law by its name, fetched and verified."""
     uri = config.tracking.uri
-    found = run_named(run_id, law, best_of, uri)
-    if found is None:
-        path = Path(law or "")
-        return _Law(path.stem, path, artifact.as_checkpoint(path))
-    path = law_of_run(found, uri)
+    found, path = find_law(run_id, law, best_of, uri)
     state = artifact.as_checkpoint(path)
+    if found is None:
+        return _Law(path.stem, path, state)
     try:
         stored = find_run(found, uri)
     except OutageError:  # the law came from the cache
         return _Law(found[:8], path, state, found, config.tracking.experiment)
     return _Law(f"{stored.name} {stored.run_id[:8]}", path, state, stored.run_id, stored.experiment)
+
+
+def _told_apart(found: list[_Law]) -> list[_Law]:
+    """Files are called by their names; where two have the same, by their paths in the folder they share."""
+    files = [law.path.absolute() for law in found if law.run_id is None]
+    if len({file.stem for file in files}) == len(files):
+        return found
+    shared = os.path.commonpath([file.parent for file in files])
+    return [
+        law if law.run_id else replace(law, label=str(law.path.absolute().relative_to(shared)))
+        for law in found
+    ]
 
 
 def _check_drawn(initial: InitialStateConfig) -> None:
@@ -167,8 +179,9 @@ def _check_drawn(initial: InitialStateConfig) -> None:
 
 def _setting(first: _Law, config: EvaluateConfig) -> tuple[InitialStateConfig, list[Condition]]:
     """The initial states and the conditions, the same for all laws."""
-    given = config.initial_state if config.initial_state["kind"] is not None else None
-    initial = validate(InitialStateConfig, given or first.config["initial_state"], at="initial_state")
+    initial = chosen_initial_state(config.initial_state) or validate(
+        InitialStateConfig, first.config["initial_state"], at="initial_state"
+    )
     _check_drawn(initial)
     height, width = first.config["trainer"]["grid"]
     larger = tuple(config.grid or (2 * height, 2 * width))
@@ -255,15 +268,14 @@ def _roll(
             engine.step_native(mark - before)
         except OverflowError:
             break
-        psi = engine.state()
         native = {name: value[0] for name, value in series([engine.observables()]).items()}
-        found = {**measured(start, psi, torus), **native}
+        found = {**measured(start, engine.state(before_noise=True), torus), **native}
         energy = values[0]["energy"] if values else found["energy"]
         found["survival"] = found["energy"] / np.maximum(energy, 1e-300)
         steps.append(mark)
         values.append(found)
         if mark in pictured:
-            frames.append(Frame(mark, psi[0].copy()))
+            frames.append(Frame(mark, engine.state()[0].copy()))
         progress.advance({"survival": float(found["survival"].mean())}, mark - before)
     progress.advance({}, config.steps - steps[-1])
     arrays = {name: np.stack([found[name] for found in values]) for name in values[0]}

@@ -15,6 +15,8 @@ from atheria.config import (
     PhysicsConfig,
     UserError,
     as_override,
+    chosen_initial_state,
+    chosen_physics,
     validate,
 )
 from atheria.exporting import Origin, export_law, log_law
@@ -65,8 +67,7 @@ def check(config: ExportConfig) -> None:
     if config.output is not None and Path(config.output).is_dir():
         raise UserError(f"`output` must be a file, got the folder '{config.output}'; as output=law.pt")
     check_writable(Path(config.output or ".").parent, "output")
-    if config.initial_state["kind"] is not None:
-        validate(InitialStateConfig, config.initial_state, at="initial_state")
+    chosen_initial_state(config.initial_state)
 
 
 def _export_run(config: ExportConfig, run_id: str) -> Path:
@@ -119,17 +120,16 @@ def _law_of(state: Mapping[str, Any], config: ExportConfig) -> tuple[Law, Origin
 
 
 def _initial_state(saved: Mapping[str, Any], config: ExportConfig) -> InitialStateConfig:
-    if config.initial_state["kind"] is not None:
-        return validate(InitialStateConfig, config.initial_state, at="initial_state")
-    return validate(InitialStateConfig, saved.get("initial_state") or {"kind": "soup"})
+    return chosen_initial_state(config.initial_state) or validate(
+        InitialStateConfig, saved.get("initial_state") or {"kind": "soup"}
+    )
 
 
 def _physics(saved: Mapping[str, Any], config: ExportConfig, bare: bool) -> PhysicsConfig:
     base = dict(saved.get("physics") or asdict(artifact.DEFAULT_PHYSICS))
     if bare:
         base["boundary"] = SEED_BOUNDARY
-    given = {key: value for key, value in config.physics.items() if value is not None}
-    return validate(PhysicsConfig, base | given, at="physics")
+    return validate(PhysicsConfig, base | chosen_physics(config.physics), at="physics")
 
 
 def _noise(saved: Mapping[str, Any]) -> dict[str, str | float]:

@@ -16,8 +16,16 @@ from numpy.typing import NDArray
 
 from atheria import initial_state, inline, scattered, strip
 from atheria.artifact import Description, described
-from atheria.config import InitialStateConfig, RolloutConfig, TrackingConfig, UserError, validate
-from atheria.fetch import check_names, law_of_run, run_named
+from atheria.config import (
+    InitialStateConfig,
+    RolloutConfig,
+    TrackingConfig,
+    UserError,
+    check_noise,
+    chosen_initial_state,
+    chosen_physics,
+)
+from atheria.fetch import check_names, find_law
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.film import Film, check_format
 from atheria.measuring import series
@@ -54,7 +62,7 @@ class Rollout:
         evaluated_cells: (T,) the cells of all universes that the law was evaluated in, in the step before.
         frames: Universe 0 along the way.
         cells_a_pixel: Along a side of a frame's pixel, which is the cell of them that has the most energy.
-        measured: What only Python measures, of every universe at the frames' steps, noise included: by
+        measured: What only Python measures, of every universe at the frames' steps, before noise: by
             name, (F, B) each.
         psi: The last field, (B, 2d, H, W); None where it is unbounded.
         cells: The last cells of each unbounded universe; none on a grid.
@@ -90,12 +98,10 @@ def check(config: RolloutConfig) -> None:
     check_names(config.run_id, config.law, config.best_of)
     check_writable(Path(config.output), "output")
     check_format(config.film)
-    if config.noise.name == "none" and config.noise.level > 0:
-        raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
+    check_noise(config.noise)
     if config.extent is not None and config.grid != "unbounded":
         raise UserError("`extent` is where an unbounded universe starts; add grid=unbounded, or leave it out")
-    if config.initial_state["kind"] is not None:
-        validate(InitialStateConfig, config.initial_state, at="initial_state")
+    chosen_initial_state(config.initial_state)
 
 
 def run(config: RolloutConfig) -> Rollout:
@@ -104,8 +110,7 @@ def run(config: RolloutConfig) -> Rollout:
     Raises:
         UserError: The law cannot be had, or does not suit the grid or the initial state.
     """
-    run_id = run_named(config.run_id, config.law, config.best_of, config.tracking.uri)
-    law = Path(config.law or "") if run_id is None else law_of_run(run_id, config.tracking.uri)
+    run_id, law = find_law(config.run_id, config.law, config.best_of, config.tracking.uri)
     engine, settings = _start(config, law)
     if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
@@ -157,8 +162,7 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
     description = described(law)
     with _engine_faults():
         engine = Engine(device=config.device, threads=config.threads)
-        given = {key: value for key, value in config.physics.items() if value is not None}
-        engine.load_model(law, given)
+        engine.load_model(law, chosen_physics(config.physics))
         engine.set_noise(config.noise.name, config.noise.level)
         initial = _set_initial_state(engine, config, description)
     info = engine.info()
@@ -198,10 +202,7 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
 
 
 def _set_initial_state(engine: Engine, config: RolloutConfig, description: Description) -> InitialStateConfig:
-    given = config.initial_state
-    chosen = description.initial_state
-    if given["kind"] is not None:
-        chosen = validate(InitialStateConfig, given, at="initial_state")
+    chosen = chosen_initial_state(config.initial_state) or description.initial_state
     engine.seed = config.seed
     if config.grid == "unbounded":
         _set_cells(engine, chosen, config, description)

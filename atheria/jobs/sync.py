@@ -5,7 +5,7 @@ from pathlib import Path
 from atheria import delivery, endings, journal
 from atheria.config import SyncConfig, UserError
 from atheria.files import short
-from atheria.progress import Progress
+from atheria.progress import Progress, warn
 from atheria.runs import PROCESS_TAG
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import Store
@@ -21,41 +21,55 @@ def run(config: SyncConfig) -> int:
     """Sends what waits in the journals of an output folder; returns how many records could not be sent.
 
     Raises:
-        UserError: A store cannot be used, or a journal cannot be read.
+        UserError: A store cannot be used, or a journal cannot be read; the others have been sent.
     """
-    left = _deliver(config)
+    waiting, unreadable = _waiting(Path(config.output))
+    left = _deliver(config, waiting)
+    if not waiting and not unreadable:
+        print(f"nothing waits in '{config.output}'")
     if config.reap:
         _reap(config)
-    if left:
-        raise UserError(f"{left} records still wait; the journals keep them")
+    faults = [f"{left} records still wait; the journals keep them"] if left else []
+    if unreadable:
+        faults.append(f"{unreadable} journals cannot be read: mend them, or take their folders away")
+    if faults:
+        raise UserError("\n".join(faults))
     return left
 
 
-def _deliver(config: SyncConfig) -> int:
-    """Delivers every journal that waits, but those of runs that go on; returns how many records are left."""
-    waiting = [
-        folder
-        for folder in journal.folders(Path(config.output))
-        if journal.identity(folder).store is not None and delivery.waiting(folder)
-    ]
+def _waiting(output: Path) -> tuple[dict[Path, int], int]:
+    """How many records wait in each journal that has a store, and how many journals cannot be read."""
+    found: dict[Path, int] = {}
+    unreadable = 0
+    for folder in journal.folders(output):
+        if journal.identity(folder).store is None:
+            continue
+        try:
+            if count := delivery.waiting(folder):
+                found[folder] = count
+        except (UserError, OSError) as error:
+            warn(f"{error}; its run is left out")
+            unreadable += 1
+    return found, unreadable
+
+
+def _deliver(config: SyncConfig, waiting: dict[Path, int]) -> int:
+    """Delivers journals, but those of runs that go on; returns how many records are left."""
     stores: dict[str, Store | UserError] = {}
     left = 0
     progress = Progress(len(waiting), "run")
-    for folder in waiting:
-        count = delivery.waiting(folder)
-        if journal.is_held(folder):
-            progress.say(f"skipped   {short(folder)}, which is being logged: its own process delivers it")
-            continue
+    for folder, count in waiting.items():
         try:
+            if journal.is_held(folder):
+                progress.say(f"skipped   {short(folder)}, which is being logged: its own process delivers it")
+                continue
             run_id = delivery.deliver(folder, _store(config, folder, stores))
             progress.say(f"sent      {count} records of run {run_id}")
-        except UserError as error:
+        except (UserError, OSError) as error:
             left += delivery.waiting(folder)
             progress.say(f"left      {delivery.waiting(folder)} records in {short(folder)}: {error}")
         progress.advance({})
     progress.close()
-    if not waiting:
-        print(f"nothing waits in '{config.output}'")
     return left
 
 

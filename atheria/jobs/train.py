@@ -26,7 +26,7 @@ from atheria import (
     resume,
     strip,
 )
-from atheria.config import TrainConfig, UserError, as_override
+from atheria.config import TrainConfig, UserError, as_override, check_noise
 from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import law_of_run
 from atheria.files import atomically, check_writable, short
@@ -310,8 +310,7 @@ def _build(config: TrainConfig, team: Ranks, found: Resumption | None = None) ->
 
 def _fresh(config: TrainConfig, team: Ranks) -> Trainer:
     """The trainer with fresh weights, on this process' device."""
-    if config.noise.name == "none" and config.noise.level > 0:
-        raise UserError("`noise.level` needs a channel: choose one, as noise=seed")
+    check_noise(config.noise)
     device = _device(config.device, team.place)
     torch.manual_seed(config.seed)
     law = laws.build(config.model, config.physics.boundary)

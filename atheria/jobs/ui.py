@@ -12,8 +12,8 @@ from pathlib import Path
 
 from atheria.config import UiConfig, UserError
 from atheria.files import cache_folder
-from atheria.stores import DEFAULT_STORE, shown, sqlite_file, store_uri
-from atheria.tracking import ARTIFACTS, Store
+from atheria.stores import artifacts_folder, shown, store_uri
+from atheria.tracking import Store
 
 DESCRIPTION = """\
 Laws for cellular universes, trained by Atheria: `docs/physics.md` defines what is measured.
@@ -27,8 +27,9 @@ Laws for cellular universes, trained by Atheria: `docs/physics.md` defines what 
 | `rollout/<observable>` | along a native rollout, which is a child of its law's run |
 
 **To compare runs**: choose them, *Compare*, and look at `eval/loss` over steps first, then at `eval/survival`
-and `eval/symmetry` together: a universe that dies is symmetric. Charts are grouped by prefix (`train/`,
-`eval/`). Of a sweep, open the parent's children. Pictures are in a run's artifacts, under `pictures/`.
+and `eval/symmetry` together: a universe that dies is symmetric; `eval/symmetry_per_rho` is divided by its
+mean density. Charts are grouped by prefix (`train/`, `eval/`). Of a sweep, open the parent's children.
+Pictures are in a run's artifacts, under `pictures/`.
 """
 _START_SECONDS = 60
 
@@ -56,7 +57,7 @@ def run(config: UiConfig) -> None:
     with log.open("wb") as output:
         server = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
-             "--workers", "1", "--artifacts-destination", _artifacts(uri)],
+             "--workers", "1", "--artifacts-destination", str(artifacts_folder(uri))],
             env={
                 **os.environ,
                 "MLFLOW_BACKEND_STORE_URI": uri,  # not an argument: it may hold a password
@@ -82,11 +83,6 @@ def _show(address: str, opens: bool) -> None:
     print(f"open      {address}", flush=True)
     if opens:
         webbrowser.open(address)
-
-
-def _artifacts(uri: str) -> str:
-    file = sqlite_file(uri) or Path(DEFAULT_STORE).absolute()
-    return str(file.parent / ARTIFACTS)
 
 
 def _port(port: int) -> int:

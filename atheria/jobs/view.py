@@ -2,7 +2,7 @@
 
 import webbrowser
 
-from atheria.config import InitialStateConfig, UserError, ViewConfig, validate
+from atheria.config import ViewConfig, check_noise, chosen_initial_state
 from atheria.fetch import check_names
 from atheria.viewer.server import Server
 from atheria.viewer.session import Session
@@ -11,10 +11,8 @@ from atheria.viewer.session import Session
 def check(config: ViewConfig) -> None:
     """Raises UserError where the settings contradict each other."""
     check_names(config.run_id, config.law, config.best_of)
-    if config.noise.name == "none" and config.noise.level > 0:
-        raise UserError("`noise.level` needs a channel: choose one, as noise=phase_flip")
-    if config.initial_state["kind"] is not None:
-        validate(InitialStateConfig, config.initial_state, at="initial_state")
+    check_noise(config.noise)
+    chosen_initial_state(config.initial_state)
 
 
 def run(config: ViewConfig) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from atheria.config import SCHEMA, Components
 
-Boundary = Literal["torus", "zeros"]
 Norm = Literal["group", "pixel"]
 Width = Annotated[int, Field(ge=1, le=4096)]
 

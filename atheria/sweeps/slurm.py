@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,11 +164,11 @@ class SlurmLauncher:
         return not self._seems_gone(job)
 
     def _queue(self) -> set[str]:
-        """The jobs of the sweep that wait or run; asked now and then."""
+        """The jobs of the sweep that wait or run; asked now and then, and as before where none answers."""
         if time.monotonic() - self._queue_asked > _BETWEEN_LISTS:
             listed = ["squeue", "--noheader", "--array", f"--name={self._name}", "--format=%i"]
-            answer = subprocess.run(listed, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
-            if answer.returncode == 0:
+            with suppress(OSError, subprocess.SubprocessError):
+                answer = subprocess.run(listed, capture_output=True, text=True, check=True, timeout=_TIMEOUT)
                 self._queued = set(answer.stdout.split())
             self._queue_asked = time.monotonic()
         return self._queued

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError, ViewConfig
-from atheria.fetch import BEST_LOSS, law_of_run, run_named
+from atheria.fetch import BEST_LOSS, find_law, law_of_run, run_named
 from atheria.files import short
 from atheria.stores import store_uri
 from atheria.tracking import LAW_DIGEST_TAG, Store
@@ -64,8 +64,7 @@ class Choices:
     def _path_of_first(self) -> Path:
         if self._first is None:
             config = self._config
-            run_id = run_named(config.run_id, config.law, config.best_of, self._uri)
-            self._first = Path(config.law or "") if run_id is None else law_of_run(run_id, self._uri)
+            _, self._first = find_law(config.run_id, config.law, config.best_of, self._uri)
         return self._first
 
     def _first_name(self) -> str:

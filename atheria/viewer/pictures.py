@@ -51,7 +51,7 @@ class Camera:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._top = 0.0
-        self._step, self._shape = 0, (0, 0)
+        self._step, self._shape = 0, (0, 0, 0)
         self._before: NDArray[np.float32] | None = None
         self._number, self._message = -1, b""
 
@@ -59,10 +59,10 @@ class Camera:
         """The picture of a moment, as a message: see `docs/viewer.md`."""
         if moment.number != self._number:
             psi = _thinned(moment.psi)
-            if moment.step < self._step or psi.shape[1:] != self._shape:
+            if moment.step < self._step or psi.shape != self._shape:
                 self._top, self._before = 0.0, None  # another universe
             planes = self._planes(psi)
-            self._step, self._shape = moment.step, psi.shape[1:]
+            self._step, self._shape = moment.step, psi.shape
             self._number, self._message = moment.number, _packed(planes, self._header(moment, psi))
         return self._message
 

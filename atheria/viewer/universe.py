@@ -11,7 +11,14 @@ from atheria_core import Engine
 
 from atheria import initial_state
 from atheria.artifact import Description, described
-from atheria.config import InitialStateConfig, NoiseConfig, UserError, ViewConfig, validate
+from atheria.config import (
+    InitialStateConfig,
+    NoiseConfig,
+    UserError,
+    ViewConfig,
+    chosen_initial_state,
+    chosen_physics,
+)
 from atheria.philox import Lattice
 from atheria.viewer.commands import Reset
 
@@ -100,15 +107,12 @@ def open_universe(
         UserError: The law cannot be loaded, or does not suit the grid, the noise or the initial state.
     """
     description = described(law)
-    initial = description.initial_state
-    if config.initial_state["kind"] is not None:
-        initial = validate(InitialStateConfig, config.initial_state, at="initial_state")
+    initial = chosen_initial_state(config.initial_state) or description.initial_state
     height, width = grid or config.grid or description.training_grid
     beginning = Beginning(initial, config.seed, (height, width))
-    physics = {key: value for key, value in config.physics.items() if value is not None}
     try:
         engine = Engine(device=config.device, threads=config.threads)
-        engine.load_model(law, physics)
+        engine.load_model(law, chosen_physics(config.physics))
         engine.set_noise(noise.name, noise.level)
         beginning.start(engine, description.d_state)
     except (ValueError, RuntimeError) as error:
