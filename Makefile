@@ -30,6 +30,7 @@ test: $(VENV)/.built
 # install stays out of the way. Left out: what libtorch computes, what is equal bit for bit when optimised alone, and
 # forks: AddressSanitizer's allocator leaves its locks to a child as they are.
 # The quarantine of freed memory is full before tests that look at the process's size.
+# Two processes test, started alike: -n would start them without the -S.
 sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py
 sanitizers := libasan.so libubsan.so libstdc++.so
 sanitized: $(VENV)/.built
@@ -38,7 +39,8 @@ sanitized: $(VENV)/.built
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
 	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
-	  $(bin)/python -S -m pytest -k "not torchscript and not far_away and not fork" $(sanitized_tests)
+	  $(bin)/python -S -m pytest --tx '2*popen//python=$(bin)/python -S' --dist loadfile --no-loadscope-reorder \
+	  -k "not torchscript and not far_away and not fork" $(sanitized_tests)
 
 lint: $(VENV)/.linted
 	$(bin)/ruff format --check

@@ -1,6 +1,7 @@
 """What the tests share: the real configuration made small, real stores in temporary folders."""
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -15,6 +16,8 @@ from atheria import artifact, exporting, laws
 from atheria.cli import compose_config, to_settings
 from atheria.config import InitialStateConfig, PhysicsConfig, TrainConfig
 from atheria.jobs.train import TrainedRun
+from atheria.stores import DEFAULT_STORE, SQLITE
+from atheria.tracking import Store
 from atheria.train import train
 
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -37,7 +40,15 @@ CATEGORIES = ("services", "cluster", "browser")
 """Markers of tests that need a program that may be missing, and the names for ATHERIA_REQUIRE."""
 
 
-LONGEST = ["test_cluster", "test_resume", "test_sweep", "test_benchmarks", "test_services", "test_view"]
+LONGEST = [
+    "test_cluster",
+    "test_resume",
+    "test_sweep",
+    "test_outages",
+    "test_benchmarks",
+    "test_services",
+    "test_view",
+]
 """Files that begin first: where several processes test, none is left with one of them at the end."""
 
 
@@ -66,9 +77,31 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainedRun]:
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of an SQLite store without runs, to copy: MLflow takes seconds to make the tables of one."""
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    Store(f"{SQLITE}{file}", create=True)
+    return file
+
+
+def put_store(empty_store: Path, file: Path) -> None:
+    """Copies the store to a file that does not exist yet."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(empty_store, file)
+
+
+@pytest.fixture
+def ready_store(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The default store exists, without runs; not where the test is marked no_store."""
+    if request.node.get_closest_marker("no_store") is None:
+        put_store(request.getfixturevalue("empty_store"), tmp_path / DEFAULT_STORE)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Iterator[TrainedRun]:
     """A small unet, trained under v4 for real. Its folder is the working directory it was made in."""
     folder = tmp_path_factory.mktemp("trained")
+    put_store(empty_store, folder / DEFAULT_STORE)
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -20,10 +20,11 @@ from atheria.config import UserError
 from atheria.files import sha256
 from atheria.jobs.train import TrainedRun
 from atheria.rollout import rollout
+from atheria.stores import DEFAULT_STORE
 from atheria.tracking import LAW_DIGEST_TAG
 from atheria.train import train
 
-from .conftest import MODELS, SMALL, store_folder
+from .conftest import MODELS, SMALL, put_store, store_folder
 
 CHECKPOINT = """
    {
@@ -94,9 +95,12 @@ HERE = re.sub(r"from (src\.utils|scripts\.export_model_to_jit) import", "from at
 
 
 @pytest.fixture(scope="module", params=["v3", "v4"])
-def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
+def seen(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, empty_store: Path
+) -> TrainedRun:
     """A small run of each trainer; d_state 4 as in the seed's workflow."""
     folder = tmp_path_factory.mktemp(request.param)
+    put_store(empty_store, folder / DEFAULT_STORE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         return train(
@@ -192,6 +196,7 @@ def test_the_settings_by_the_seed_s_names(run: TrainedRun) -> None:
     assert config.config["trainer"]["grid"] == [8, 8]
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_the_latest_run_that_has_it_is_meant(tmp_path: Path) -> None:
     first, second = (train([*SMALL, "model=mlp", "trainer.episodes=2", f"seed={seed}"]) for seed in (0, 1))
     rollout([f"run_id={second.run_id}", "steps=2"])

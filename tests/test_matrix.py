@@ -25,7 +25,7 @@ def options(trainer: str, model: str) -> list[str]:
     width = [] if model in WITHOUT_WIDTH else ["model.hidden_channels=4"]
     return [*kept, f"trainer={trainer}", f"model={model}", "model.d_state=2", *width, "trainer.lr=1e-2",
             "physics.fire_rate=0.5", "noise=seed", "noise/curriculum=constant",
-            "noise.level=0.3"]  # fmt: skip
+            "noise.level=0.3", "tracking=off"]  # fmt: skip
 
 
 @pytest.mark.parametrize("trainer", ["v3", "v4"])

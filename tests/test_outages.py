@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -24,25 +24,29 @@ from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
 
-from .conftest import SMALL, heed_ctrl_c
+from .conftest import SMALL, heed_ctrl_c, put_store
 from .servers import MlflowServer
 
 FAST = (*SMALL, "model=mlp", "trainer.eval_every=100", "trainer.checkpoint_every=100")
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[MlflowServer]:
+def server(tmp_path: Path, empty_store: Path) -> Iterator[MlflowServer]:
     """A server that has not been started yet."""
     server = MlflowServer(tmp_path)
+    put_store(empty_store, tmp_path / "server.db")
     yield server
     server.kill()
 
 
-def train_process(server: MlflowServer, episodes: int) -> subprocess.Popen[str]:
+def train_process(
+    server: MlflowServer, episodes: int, environment: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "atheria.train", *FAST, f"trainer.episodes={episodes}",
          f"tracking.uri={server.address}"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c,
+        env=os.environ | (environment or {}),
     )  # fmt: skip
 
 
@@ -158,7 +162,8 @@ def test_a_server_that_hangs_when_a_run_starts_gets_it_once(server: MlflowServer
 @pytest.mark.slow
 def test_a_run_that_is_ended_while_the_server_hangs_says_what_waits(server: MlflowServer) -> None:
     server.start()
-    process = train_process(server, 100_000)
+    soon = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "2"}  # seconds, else 15, for each request that hangs
+    process = train_process(server, 100_000, soon)
     wait_for_line(process, "untrained")
     server.signal(signal.SIGSTOP)
     time.sleep(1)
@@ -178,10 +183,10 @@ def test_a_run_that_is_deleted_meanwhile_waits_for_being_restored(server: Mlflow
     wait_for_line(process, "episode 100/")
     client, run_id = MlflowClient(server.address), the_run(server).info.run_id
     client.delete_run(run_id)
-    time.sleep(6)
+    said = next(line for line in process.stderr if "was deleted" in line)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=600)
-    assert f"was deleted; bring it back: mlflow runs restore --run-id {run_id}" in err
+    process.communicate(timeout=600)
+    assert f"was deleted; bring it back: mlflow runs restore --run-id {run_id}" in said
     with pytest.raises(UserError, match="records still wait"):
         sync()
     client.restore_run(run_id)
@@ -189,6 +194,7 @@ def test_a_run_that_is_deleted_meanwhile_waits_for_being_restored(server: Mlflow
     assert client.get_run(run_id).info.status == "KILLED"
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_a_record_that_the_store_refuses_is_kept_and_the_others_arrive() -> None:
     run = train([*FAST, "trainer.episodes=2"])
     records = journal.Journal(run.folder)
@@ -222,6 +228,25 @@ def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
     assert rollout([f"run_id={offline.run_id}", "steps=2"]).run_id
 
 
+def test_a_journal_that_cannot_be_read_holds_no_other_up() -> None:
+    damaged, whole = (
+        train([*FAST, "trainer.episodes=2", "tracking=offline", f"seed={seed}"]) for seed in (0, 1)
+    )
+    content = (damaged.folder / journal.RECORDS).read_bytes()
+    (damaged.folder / journal.RECORDS).write_bytes(b"\0" + content)
+    command = [sys.executable, "-m", "atheria.sync"]
+    sent = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert sent.returncode == 1, sent.stderr
+    assert f"{damaged.run_id}/journal.jsonl' holds a line that is no record" in sent.stderr
+    assert "1 journals cannot be read" in sent.stderr
+    assert waiting(whole.folder) == 0
+    (stored,) = MlflowClient(store_uri(None)).search_runs(["1"])
+    assert stored.data.tags["atheria.id"] == whole.run_id
+    (damaged.folder / journal.RECORDS).write_bytes(content)
+    assert sync() == 0
+    assert waiting(damaged.folder) == 0
+
+
 def courier_of(process: subprocess.Popen[str]) -> int:
     """The process that delivers for a run, once it has been sent."""
     for _ in range(3000):
@@ -252,6 +277,7 @@ def train_losses(folder: Path) -> tuple[list[int], list[int]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_store")
 def test_a_courier_that_is_killed_is_replaced() -> None:
     process = plain_process("trainer.episodes=100000")
     os.kill(courier_of(process), signal.SIGKILL)
@@ -268,6 +294,7 @@ def test_a_courier_that_is_killed_is_replaced() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("ready_store")
 def test_a_courier_outlives_a_killed_run_until_all_is_delivered() -> None:
     process = plain_process("trainer.episodes=100000")
     courier = courier_of(process)
@@ -284,6 +311,7 @@ def test_a_courier_outlives_a_killed_run_until_all_is_delivered() -> None:
     assert waiting(folder) == 0
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_a_run_whose_database_was_lost_is_made_anew_from_its_journal() -> None:
     command = [
         sys.executable,

@@ -78,6 +78,7 @@ def test_a_run_goes_on_in_the_other_precision() -> None:
         assert dtypes == {torch.float64 if name == "fp64" else torch.float32}
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_the_exported_law_is_float32_and_the_checkpoint_serves_others() -> None:
     run = train([*SMALL, "model=mlp", "trainer.precision=fp64", "trainer.episodes=2"])
     exact = checkpoint.load(run.folder / checkpoint.BEST)["model_state_dict"]

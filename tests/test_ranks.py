@@ -24,6 +24,8 @@ from atheria.train import train
 from .conftest import SMALL, train_settings
 from .test_resume import curves
 
+pytestmark = pytest.mark.usefixtures("ready_store")
+
 TWICE = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 TORCHRUN = [*TWICE, "-m", "atheria.train"]
 
@@ -125,6 +127,7 @@ def test_two_processes_equal_one(options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.no_store
 def test_in_single_precision_they_differ_by_rounding() -> None:
     overrides = (*STEADY, "trainer.episodes=20")
     first, other = by_srun(*overrides)
@@ -195,6 +198,7 @@ def test_a_loss_that_diverges_in_one_process_ends_all() -> None:
     assert MlflowClient(store_uri(None)).get_run(only_run()).info.status == "FAILED"
 
 
+@pytest.mark.no_store
 def test_a_batch_that_cannot_be_split_is_refused_once() -> None:
     ended = by_torchrun(*STEADY, "trainer.batch_size=3")
     message = "`trainer.batch_size` must be a multiple of the 2 processes that train the run, got 3; as "

@@ -87,6 +87,7 @@ def test_its_pictures_are_those_of_the_run(in_run_folder: TrainedRun, text: str)
     assert np.array_equal(untrained, Image.open(in_run_folder.folder / "images/rollout-0.png"))
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_a_run_that_is_not_tracked_or_goes_on_has_its_curves_too() -> None:
     off = train([*SMALL, "model=mlp", "tracking=off"])
     text = (off.folder / FILE_NAME).read_text()
@@ -103,6 +104,7 @@ def test_a_run_that_is_not_tracked_or_goes_on_has_its_curves_too() -> None:
     assert drawn[1].count("L") == 5
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_what_a_name_holds_is_no_html() -> None:
     run = train([*SMALL, "model=mlp", "trainer.episodes=1", "tracking.run_name='<b>&'"])
     assert "<h1>&lt;b&gt;&amp;</h1>" in (run.folder / FILE_NAME).read_text()

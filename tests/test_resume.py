@@ -19,8 +19,11 @@ from atheria.config import UserError
 from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
+from atheria.trainer import Trainer
 
 from .conftest import SMALL, heed_ctrl_c
+
+pytestmark = pytest.mark.usefixtures("ready_store")
 
 TINY = (*SMALL, "model=mlp", "trainer.checkpoint_every=1", "trainer.eval_every=3", "trainer.keep_best=2")
 RARELY = ("trainer.eval_every=100", "trainer.checkpoint_every=10")
@@ -210,6 +213,7 @@ def test_a_run_that_was_told_to_end_saves_and_goes_on_as_itself(number: signal.S
     assert [m.step for m in client.get_metric_history(run_id, "train/loss")] == list(range(1, episode + 3))
 
 
+@pytest.mark.no_store
 def test_a_finished_run_is_said_to_have_finished_and_can_be_made_longer() -> None:
     run = train([*SHORT, "trainer.resume=auto"])  # none found: starts fresh
     again = outcome(SHORT)
@@ -234,7 +238,32 @@ def test_it_goes_on_from_the_store_where_the_folder_is_gone() -> None:
     episodes = last["episode"] + 5
     run = train([*STEADY, f"trainer.episodes={episodes}", "trainer.resume=auto"])
     assert run.run_id == run_id
-    assert_equal_to_undisturbed(run_id, [*STEADY, f"trainer.episodes={episodes}"], names=("last", "best"))
+    assert_equal_to_undisturbed(run_id, [*STEADY, f"trainer.episodes={episodes}"])
+
+
+def test_it_goes_on_from_a_store_that_has_no_best_checkpoint_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(self: Trainer) -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "evaluate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train([*SHORT, "trainer.resume=auto"])
+    (begun,) = Path("outputs/runs").iterdir()
+    files = [file.path for file in MlflowClient(store_uri(None)).list_artifacts(begun.name, "checkpoints")]
+    assert files == ["checkpoints/last.pth", "checkpoints/last.pth.sha256"]
+    Path("outputs/runs").rename("elsewhere")
+    run = train([*SHORT, "trainer.resume=auto"])
+    assert run.run_id == begun.name
+    assert_equal_to_undisturbed(run.run_id, [*SHORT])
+
+
+def test_all_the_best_that_the_store_has_are_gone_on_with() -> None:
+    run = train([*SHORT, "trainer.keep_best=3"])
+    Path("outputs/runs").rename("elsewhere")
+    train([*STEADY, "trainer.episodes=7", "trainer.keep_best=5", f"trainer.resume={run.run_id}"])
+    kept = [checkpoint.load(path) for path in (run.folder / "checkpoints").glob("best*.pth")]
+    assert sorted(state["episode"] for state in kept) == [0, 3, 6, 7]
 
 
 def test_a_run_that_went_on_on_another_machine_goes_on_from_there() -> None:
@@ -320,6 +349,16 @@ def test_a_cosine_schedule_that_is_made_longer_goes_down_to_the_end(changed: lis
         for run_id in (run.run_id, longer.run_id)
     )
     assert rates == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_patience_that_was_changed_holds_and_evaluations_without_improvement_count_on() -> None:
+    still = [*STEADY, "trainer.scheduler=plateau", "trainer.lr=1e-7", "trainer.eval_every=1"]
+    run = train([*still, "trainer.episodes=4", "trainer.patience=10"])
+    train([*still, "trainer.episodes=6", "trainer.patience=3", f"trainer.resume={run.run_id}"])
+    client = MlflowClient(store_uri(None))
+    assert client.get_run(run.run_id).data.tags["atheria.resumed.4"].endswith("trainer.patience: 10 -> 3")
+    rates = [m.value for m in client.get_metric_history(run.run_id, "train/lr")]
+    assert rates == pytest.approx([1e-7] * 5 + [1e-8])  # the first evaluation, and four that were no better
 
 
 @pytest.mark.parametrize(

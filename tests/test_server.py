@@ -13,13 +13,14 @@ from atheria.fetch import law_of_run
 from atheria.rollout import rollout
 from atheria.train import train
 
-from .conftest import SMALL, missing
+from .conftest import SMALL, missing, put_store
 from .servers import MlflowServer
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path, empty_store: Path) -> Iterator[str]:
     """The address of a real ``mlflow server``."""
+    put_store(empty_store, tmp_path / "server.db")
     running = MlflowServer(tmp_path)
     try:
         running.start()

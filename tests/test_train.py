@@ -32,6 +32,8 @@ from atheria.trainer import Trainer
 
 from .conftest import SMALL, heed_ctrl_c, train_settings
 
+pytestmark = pytest.mark.usefixtures("ready_store")
+
 SEED_KEYS = {"model_state_dict", "episode", "optimizer_state_dict"}
 OWN_KEYS = {
     "config",
@@ -231,6 +233,7 @@ def train_process(*overrides: str) -> subprocess.Popen[str]:
     )
 
 
+@pytest.mark.no_store
 def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() -> None:
     process = train_process()
     out, err = process.communicate(timeout=600)
@@ -259,6 +262,32 @@ def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
     assert run.info.status == "KILLED"
 
 
+def test_a_run_saves_and_ends_where_its_terminal_is_closed() -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 200, 0, 0))
+
+    def own_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    endless = ["trainer.episodes=100000", "trainer.eval_every=100000", "trainer.checkpoint_every=100000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "atheria.train", *SMALL, *endless],
+        stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal,
+    )  # fmt: skip
+    os.close(theirs)
+    printed = b""
+    while not re.search(rb" [1-9]\d*/100000 ", printed):
+        printed += os.read(ours, 4096)
+    os.close(ours)
+    assert process.wait(timeout=600) == 130
+    run = MlflowClient(store_uri(None)).search_runs(["1"])[0]
+    assert run.info.status == "KILLED"
+    saved = checkpoint.load(Path("outputs/runs") / run.info.run_id / "checkpoints/last.pth")
+    assert saved["episode"] >= 1
+
+
+@pytest.mark.no_store
 def test_trainings_started_together_on_a_fresh_store_all_run() -> None:
     processes = [train_process("model=mlp", f"seed={seed}") for seed in range(3)]
     for process in processes:
@@ -287,6 +316,7 @@ def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -
         assert b"tracking" not in file.read_bytes()
 
 
+@pytest.mark.no_store
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

@@ -238,6 +238,7 @@ def test_a_training_refuses_before_it_starts(tmp_path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("ready_store")
 def test_a_law_is_rolled_out_in_the_vacuum_that_it_was_trained_in() -> None:
     run = train([*SMALL, "model=nca", "model.bias=false", "physics.harmonic=0.05", "trainer.episodes=2"])
     assert read_description(run.law).physics.harmonic == 0.05
