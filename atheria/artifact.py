@@ -3,6 +3,7 @@
 Reading and writing TorchScript is kept in this file (torch deprecates it, a successor may join it).
 """
 
+import io
 import json
 import os
 import warnings
@@ -97,9 +98,11 @@ def script(law: nn.Module) -> torch.jit.ScriptModule:
 def write(path: Path, scripted: torch.jit.ScriptModule, description: Description) -> None:
     """Writes the artifact, whole or not at all."""
     extra = {DESCRIPTION_NAME: description.to_json()}
+    content = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        atomically(path, lambda file: torch.jit.save(scripted, str(file), _extra_files=extra))
+        torch.jit.save(scripted, content, _extra_files=extra)
+    atomically(path, lambda file: file.write_bytes(content.getvalue()))  # torch's aborts on a full disk
 
 
 def read_description(path: str | os.PathLike[str]) -> Description | None:

@@ -12,7 +12,7 @@ from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 SCHEMA = ConfigDict(extra="forbid", strict=True)
@@ -119,6 +119,14 @@ def _as_extent(extent: Any) -> list[int]:
     return sides
 
 
+def _as_device(device: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:(0|[1-9][0-9]?))?", device):
+        raise ValueError("should be cpu, cuda or cuda:N")
+    return device
+
+
+Device = Annotated[str, AfterValidator(_as_device)]
+"""What the engine takes too; torch knows more, which nobody has tried."""
 GridOrUnbounded = Annotated[list[int] | Literal["unbounded"], BeforeValidator(_as_grid_or_unbounded)]
 Extent = Annotated[list[int], BeforeValidator(_as_extent)]
 
@@ -368,7 +376,7 @@ class TrainConfig:
     tracking: TrackingConfig
     sweep: SweepConfig
     seed: Seed
-    device: str
+    device: Device
     output: str
 
 
@@ -417,7 +425,7 @@ class RolloutConfig:
     film_every: Positive
     film_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     threads: Threads
-    device: str
+    device: Device
     tracking: TrackingConfig
     output: str
 
@@ -452,7 +460,7 @@ class EvaluateConfig:
     initial_state: dict[str, Any]
     noise: NoiseConfig
     threads: Threads
-    device: str
+    device: Device
     tracking: TrackingConfig
     output: str
 
@@ -476,7 +484,7 @@ class ViewConfig:
     play: bool
     speed: Annotated[float, Field(ge=0.1, le=1e6)] | None
     threads: Threads
-    device: str
+    device: Device
     tracking: TrackingConfig
     port: Port
     open: bool

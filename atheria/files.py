@@ -36,6 +36,18 @@ def check_writable(folder: Path, key: str) -> None:
         raise UserError(f"`{key}` must be a folder that can be written to, got '{folder}'; choose another")
 
 
+@contextmanager
+def room_in(folder: Path) -> Iterator[None]:
+    """Turns what keeps files from being written into a UserError that names their folder and `output`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"'{short(folder)}' cannot be written to: {error.strerror or error}; make room there, or choose "
+            "another folder: output=..."
+        ) from error
+
+
 def cache_folder() -> Path:
     """``ATHERIA_CACHE``, or ``atheria`` in the user's cache folder (XDG)."""
     if chosen := os.environ.get("ATHERIA_CACHE"):

@@ -196,8 +196,10 @@ class Gif:
 
     def close(self) -> None:
         """Completes the file."""
-        self._file.write(_GIF_END)
-        self._file.close()
+        try:
+            self._file.write(_GIF_END)
+        finally:  # a file that stays open keeps its room on the disk, also where it has no name any more
+            self._file.close()
 
 
 class Mp4:
@@ -227,8 +229,10 @@ class Mp4:
 
     def close(self) -> None:
         """Completes the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
+        try:
+            self._container.mux(self._stream.encode(None))
+        finally:
+            self._container.close()
 
 
 def _palette(view: View) -> Image.Image:

@@ -101,6 +101,11 @@ def _from_file(path: str | None, shape: tuple[int, int, int, int], first: int) -
     except (ValueError, OSError) as error:
         raise UserError(f"`initial_state.path`: '{path}' cannot be read: {error}") from None
     array = content if isinstance(content, np.ndarray) else content.get("psi")
+    if array is None and "coordinates" in content:
+        raise UserError(
+            f"`initial_state.path`: '{path}' holds the cells of an unbounded universe; "
+            "set grid=unbounded, which rollouts take, or give the file of a field on a grid"
+        )
     _, *cell_shape = shape
     if array is None or array.dtype != np.float32 or [*array.shape[1:]] != cell_shape or len(array) == 0:
         got = "no field `psi`" if array is None else f"{array.dtype} {array.shape}"

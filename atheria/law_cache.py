@@ -38,13 +38,27 @@ def law(run_id: str, digest: str, fetch: Callable[[], Path]) -> Path:
         fetch: Returns a file whose content is verified here.
 
     Raises:
-        UserError: What was fetched does not have the digest; it is not kept.
+        UserError: What was fetched does not have the digest, and is not kept; or the cache takes nothing.
     """
     if not run_id.isalnum() or not is_digest(digest):  # they name folders
         raise UserError(
             f"a run's ID is letters and digits, a digest 64 hexadecimal ones; got '{run_id}', '{digest}'"
         )
     path = _laws() / run_id / digest / FILE_NAME
+    try:
+        _keep(path, run_id, digest, fetch)
+    except OSError as error:
+        if path.is_file() and sha256(path) == digest:  # then nothing needs to be written
+            return path
+        raise UserError(
+            f"the cache '{cache_folder()}' cannot be written to ({error.strerror or error}); name another "
+            "folder in ATHERIA_CACHE, or make room: python -m atheria.cache prune=true"
+        ) from error
+    return path
+
+
+def _keep(path: Path, run_id: str, digest: str, fetch: Callable[[], Path]) -> None:
+    """Puts a law into the cache, unless it is there."""
     with _locked(path.parent):
         if path.is_file() and sha256(path) != digest:
             path.unlink()
@@ -59,7 +73,6 @@ def law(run_id: str, digest: str, fetch: Callable[[], Path]) -> Path:
             atomically(path, lambda file: shutil.copyfile(fetched, file))
         os.utime(path.parent)  # when it was used last
     prune(most_bytes(), IN_USE)
-    return path
 
 
 def newest(run_id: str) -> Path | None:

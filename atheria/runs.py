@@ -1,18 +1,19 @@
 """Runs that are being logged: into their journal at once, from there to their store."""
 
 import shutil
+import tempfile
 import threading
 import traceback
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from atheria import endings, journal, provenance
-from atheria.config import TrackingConfig
+from atheria.config import TrackingConfig, UserError
 from atheria.delivery import Delivery, waiting
-from atheria.files import atomically, short
+from atheria.files import atomically, room_in, short
 from atheria.history import History
 from atheria.journal import (
     Artifact,
@@ -79,6 +80,8 @@ class LoggedRun:
         self._last = LastSteps.of(folder)
         self.history = History.of(folder)
         self._disk_is_full = False
+        self._status: str | None = None
+        self._error: str | None = None
         self._delivery = Delivery(folder, store, uri) if deliver and uri is not None else None
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -121,17 +124,23 @@ class LoggedRun:
 
     def set_tag(self, key: str, value: str) -> None:
         """Sets a tag."""
+        if key == ERROR_TAG:
+            self._error = value
         self._append(Tags({key: value}))
 
     def set_status(self, status: str) -> None:
         """Says how the run is."""
+        self._status = status
         self._append(Status(status, journal.now()), always=True)
 
     def close(self) -> None:
         """Delivers what is left; says what could not be, and what to type then."""
         journal.sync(self.folder)
         left = self._delivery.close() if self._delivery else 0
-        if lost := self._journal.close():
+        lost = self._journal.close()
+        if lost or (left and not self._has_room()):
+            self._say_how_it_ended()
+        if lost:
             warn(
                 f"{lost} bytes of the journal in {short(self.folder)} found no room on the disk and are lost"
             )
@@ -144,6 +153,23 @@ class LoggedRun:
                 f"{left} records of the run wait in {short(self.folder)}; once {shown(self.uri)} answers: "
                 f"python -m atheria.sync{at}"
             )
+
+    def _say_how_it_ended(self) -> None:
+        """Tells the store itself, where the disk takes neither records nor notes of what was delivered."""
+        run_id = journal.delivered(self.folder).run_id
+        if self._delivery is None or self.uri is None or run_id is None or self._status is None:
+            return
+        with suppress(UserError):  # it may lie on the same disk
+            _end(Store(self.uri, create=False), run_id, self._status, self._error)
+
+    def _has_room(self) -> bool:
+        """Whether the disk takes a note of what was delivered."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder, buffering=0) as file:
+                file.write(b"-")
+        except OSError:
+            return False
+        return True
 
     def _append(self, record: Record, always: bool = False) -> None:
         if self.uri is None and not always:
@@ -196,9 +222,17 @@ def start_run(
         if uri is not None and tracking.mode == "online":
             store, run_id = _create(uri, identity)
         folder = home.absolute() / (folder_name or run_id or identity.id)
-        journal.write_identity(folder, identity)
-        journal.write_delivered(folder, journal.Delivered(run_id))
-    with _logged(LoggedRun(folder, uri, store, deliver=tracking.mode == "online")) as run:
+        try:
+            with room_in(folder):
+                journal.write_identity(folder, identity)
+                journal.write_delivered(folder, journal.Delivered(run_id))
+                begun = LoggedRun(folder, uri, store, deliver=tracking.mode == "online")
+        except UserError as error:
+            if store is not None and run_id is not None:
+                with suppress(UserError):
+                    _end(store, run_id, endings.FAILED, _as_tag(error))
+            raise
+    with _logged(begun) as run:
         endings.heed(stop.number)
         yield run
 
@@ -273,13 +307,24 @@ def _logged(run: LoggedRun) -> Iterator[LoggedRun]:
 
 def _log_error(run: LoggedRun, error: BaseException) -> None:
     text = without_credentials("".join(traceback.format_exception(error)))
-    run.set_tag(ERROR_TAG, without_credentials(f"{type(error).__name__}: {error}")[:LONGEST_VALUE])
+    run.set_tag(ERROR_TAG, _as_tag(error))
     path = run.folder / TRACEBACK
     try:
         path.write_text(text)
         run.log_file(path)
     except OSError as full:
         warn(f"the traceback could not be written: {full}")
+
+
+def _as_tag(error: BaseException) -> str:
+    """An error as the tag of a run."""
+    return without_credentials(f"{type(error).__name__}: {error}")[:LONGEST_VALUE]
+
+
+def _end(store: Store, run_id: str, status: str, error: str | None) -> None:
+    """Ends a run in its store, past its journal."""
+    store.send(run_id, tags=[] if error is None else [(ERROR_TAG, error)])
+    store.set_status(run_id, status, journal.now())
 
 
 def _create(uri: str, identity: Identity) -> tuple[Store | None, str | None]:

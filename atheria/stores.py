@@ -4,23 +4,34 @@ import os
 import re
 from pathlib import Path
 
-from atheria.config import TrackingConfig, as_override
+from atheria.config import TrackingConfig, UserError, as_override
 from atheria.files import short
 
 DEFAULT_STORE = "outputs/mlflow.db"
 ARTIFACTS = "mlartifacts"
 """Folder of the artifacts of a store without a server: beside an SQLite file, or in ``outputs``."""
 SQLITE = "sqlite:///"
+_WITHOUT_HOST = ("file:", "databricks")
+"""What MLflow takes, too, though it advises against the first."""
 
 
 def store_uri(uri: str | None) -> str:
     """The store that a configured URI means; the path of an SQLite file is made absolute.
 
     MLflow keeps one connection for each URI: a relative one would outlive a change of folder.
+
+    Raises:
+        UserError: It is no address.
     """
     chosen = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{DEFAULT_STORE}"
     if chosen.startswith(SQLITE):
         return SQLITE + str(Path(chosen.removeprefix(SQLITE)).absolute())
+    if "://" not in chosen and not chosen.startswith(_WITHOUT_HOST):
+        key = "tracking.uri" if uri else "MLFLOW_TRACKING_URI"
+        raise UserError(
+            f"`{key}` must be sqlite:///PATH, postgresql://... or http://HOST:PORT, got "
+            f"'{without_credentials(chosen)}'"
+        )
     return chosen
 
 

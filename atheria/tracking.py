@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -34,7 +35,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from atheria import journal
 from atheria.config import UserError
 from atheria.files import alone, short
-from atheria.stores import artifacts_folder, shown, sqlite_file, store_uri, without_credentials
+from atheria.stores import SQLITE, artifacts_folder, shown, sqlite_file, store_uri, without_credentials
 
 LAW_DIGEST_TAG = "atheria.law.sha256"
 ID_TAG = "atheria.id"
@@ -45,6 +46,9 @@ MOST_METRICS, MOST_PARAMS = 1000, 100
 """What a store takes in one request."""
 LONGEST_VALUE = 6000
 """Characters of a parameter that a store takes."""
+
+_LISTED = 20
+"""Experiments that an error names."""
 
 _REFUSALS = (
     "BAD_REQUEST",
@@ -170,11 +174,12 @@ class Store:
         """
         with answering(self.uri):
             found = self._run(run_id)
+            meant = self._beginning_with(run_id) if found is None else []
         if found is None:
-            raise MissingRunError(
-                f"`run_id`: there is no run '{run_id}' in {shown(self.uri)}; "
-                "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
-            )
+            remedy = "another store is chosen by tracking.uri=... or MLFLOW_TRACKING_URI"
+            if meant:
+                remedy = f"did you mean {' or '.join(meant)}?"
+            raise MissingRunError(f"`run_id`: there is no run '{run_id}' in {shown(self.uri)}; {remedy}")
         if found.info.lifecycle_stage == "deleted":
             raise UserError(
                 f"`run_id`: run '{run_id}' was deleted; bring it back: mlflow runs restore --run-id {run_id}"
@@ -252,6 +257,13 @@ class Store:
             return None
         return next(iter(self._of_identity(run_id, self._experiments())), None)
 
+    def _beginning_with(self, prefix: str) -> list[str]:
+        """IDs of runs that begin with a few letters, where these are not those of many."""
+        if len(prefix) < 4 or not prefix.isalnum():
+            return []
+        found = self._search(self._experiments(), f"attributes.run_id LIKE '{prefix}%'", [])
+        return [str(run.info.run_id) for run in found] if len(found) <= 3 else []
+
     def _of_identity(self, identity: str, experiments: list[str]) -> list[Run]:
         return self._search(experiments, f"tags.`{ID_TAG}` = '{identity}'", ["attributes.start_time ASC"])
 
@@ -271,7 +283,14 @@ class Store:
     def _existing_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            raise MissingExperimentError(f"there is no experiment '{name}' in {shown(self.uri)}")
+            known = _all_pages(lambda token: self._client.search_experiments(page_token=token))
+            names = sorted(experiment.name for experiment in known)
+            close = get_close_matches(name, names, n=1)
+            remedy = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names[:_LISTED])}"
+            more = "" if close or len(names) <= _LISTED else f" and {len(names) - _LISTED} more"
+            raise MissingExperimentError(
+                f"there is no experiment '{name}' in {shown(self.uri)}; {remedy}{more}"
+            )
         return str(found.experiment_id)
 
     def _experiment(self, name: str) -> str:
@@ -418,6 +437,7 @@ def _client(uri: str, create: bool) -> MlflowClient:
     if file is None:
         return MlflowClient(tracking_uri=uri)
     if create:
+        _check_writable(file)
         file.parent.mkdir(parents=True, exist_ok=True)
     elif not file.is_file():
         raise UserError(
@@ -426,6 +446,18 @@ def _client(uri: str, create: bool) -> MlflowClient:
         )
     with alone(file.parent):  # MLflow's making of the tables of a new file races
         return MlflowClient(tracking_uri=uri)
+
+
+def _check_writable(file: Path) -> None:
+    """Raises UserError where an SQLite file cannot be written, which MLflow takes a minute to find."""
+    existing = file
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
+        raise UserError(
+            f"the tracking store {SQLITE}{short(file)} cannot be written to: '{short(existing)}' is "
+            "read-only; choose another: tracking.uri=... or MLFLOW_TRACKING_URI"
+        )
 
 
 @contextmanager

@@ -563,6 +563,36 @@ def test_random_steps_in_a_row(tmp_path: Path, chance: Random, boundary: str, no
     assert engines[0].observables() == engines[1].observables()
 
 
+class Far(torch.nn.Module):
+    """A sum over 3 x 3 cells that are `dilation` apart."""
+
+    def __init__(self, dilation: int) -> None:
+        super().__init__()
+        self.filters = torch.randn(2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+        self.dilation = dilation
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        around = F.pad(psi, [self.dilation] * 4, mode="circular")
+        return F.conv2d(around, self.filters, None, 1, 0, self.dilation, 2)
+
+
+@pytest.mark.parametrize(("dilation", "rows"), [(1, 81), (2, 73), (2, 55)])
+def test_threads_that_are_held_up_in_the_midst_of_steps_in_a_row(
+    tmp_path: Path, dilation: int, rows: int
+) -> None:
+    """More threads than cores; shares of one piece each, the last of one row, which the law sees past."""
+    path = plain_torchscript(Far(dilation), tmp_path / "law.pt")
+    engines = [Engine(d_state=1, threads=threads, backend="compiled") for threads in (5, 1)]
+    for engine in engines:
+        engine.load_model(path, {"normalise": "cell", "gamma": 0.01, "epsilon": 0.0})
+    for seed in range(20):
+        for engine, pieces in zip(engines, ([320], [1] * 320), strict=True):
+            engine.reset("soup", seed, (rows, 16))
+            for steps in pieces:
+                engine.step_native(steps)
+        np.testing.assert_array_equal(engines[0].state(), engines[1].state())
+
+
 def with_kernels_of(cpu: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs Python where the engine takes its kernels from `ATHERIA_CPU`."""
     environment = {**os.environ, "ATHERIA_CPU": cpu}

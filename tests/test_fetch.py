@@ -1,5 +1,6 @@
 """Laws by name, from any store, through a cache that is whole, bounded and safe for many at once."""
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -133,7 +134,9 @@ def test_the_best_law_of_an_experiment() -> None:
     result = rollout(["best_of=atheria", "steps=2"])
     parent = MlflowClient(best.tracking_uri).get_run(result.run_id).data.tags["mlflow.parentRunId"]
     assert parent == best.run_id
-    with pytest.raises(UserError, match="there is no experiment 'nothing'"):
+    with pytest.raises(
+        UserError, match="there is no experiment 'nothing' in .*; there are: Default, atheria"
+    ):
         rollout(["best_of=nothing", "steps=2"])
 
 
@@ -181,3 +184,22 @@ def test_no_name_from_a_store_leaves_the_cache(run_id: str, digest: str) -> None
     with pytest.raises(UserError):
         law_cache.law(run_id, digest, lambda: Path("nothing"))
     assert not cache_folder().exists()
+
+
+@pytest.mark.usefixtures("ready_store")
+@pytest.mark.parametrize("is_full", [True, False], ids=["full", "read-only"])
+def test_a_cache_that_takes_nothing_says_what_to_do(
+    small_disk: Path, is_full: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATHERIA_CACHE", str(small_disk / "cache"))
+    run, cached = train(TINY), train([*TINY, "seed=1"])
+    law = law_of_run(cached.run_id)
+    if is_full:
+        with contextlib.suppress(OSError):
+            (small_disk / "filler").write_bytes(bytes(1 << 21))
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with pytest.raises(UserError, match="small/cache' .*ATHERIA_CACHE.*python -m atheria.cache prune=true"):
+        rollout([f"run_id={run.run_id}", "steps=2"])
+    assert law_of_run(cached.run_id) == law
+    assert rollout([f"run_id={cached.run_id}", "steps=2"]).steps[-1] == 2

@@ -433,3 +433,19 @@ def test_a_disk_that_fills_costs_no_checkpoint_and_no_record(small_disk: Path) -
     assert "No space left on device" in err
     assert checkpoint.load(last)["episode"] == 150
     assert_equal_to_undisturbed(folder.name, [*STEADY, "trainer.episodes=150"], folder)
+
+
+def test_settings_that_a_finished_run_does_not_take_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train(SHORT)
+    capsys.readouterr()
+    again = train([*SHORT, f"trainer.resume={run.run_id}", "trainer.lr=0.5", "physics.gamma=0.25"])
+    assert again.run_id == run.run_id
+    said = capsys.readouterr().out
+    episodes = checkpoint.load(run.folder / "checkpoints/last.pth")["episode"]
+    assert (
+        f"run       {run.run_id} has finished its {episodes} episodes; to go on, raise trainer.episodes"
+        in said
+    )
+    assert "has these settings" not in said
+    assert "          not taken: physics.gamma: 0.01 -> 0.25" in said
+    assert "          not taken: trainer.lr: " in said

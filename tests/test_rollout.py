@@ -1,5 +1,6 @@
 """Rollouts by run ID and by file; the run's artifact fetched, verified and cached."""
 
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from atheria_core import Engine
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from PIL import Image
 
 from atheria import checkpoint, laws, progress
@@ -189,6 +191,10 @@ def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:
     with pytest.raises(UserError, match="there is no store"):
         Engine.from_run(own_run.run_id, "sqlite:///elsewhere.db")
     assert not Path("elsewhere.db").exists()
+    with pytest.raises(
+        UserError, match=f"there is no run '{own_run.run_id[:7]}' .*; did you mean {own_run.run_id}"
+    ):
+        from_run(own_run.run_id[:7])
     client = MlflowClient(store_uri(None))
     bare = client.create_run("1")
     with pytest.raises(
@@ -234,3 +240,57 @@ def test_a_run_exports_anew(own_run: TrainedRun, output: list[str]) -> None:
     run = MlflowClient(store_uri(None)).get_run(own_run.run_id)
     assert run.data.tags[LAW_DIGEST_TAG] == sha256(path)
     assert from_run(own_run.run_id).info()["gamma"] == 0.25
+
+
+def failed_since(client: MlflowClient, before: set[str]) -> list[Run]:
+    """The runs that there were not before; all of them have failed, and say why."""
+    new = [run for run in client.search_runs(["1"]) if run.info.run_id not in before]
+    for run in new:
+        assert run.info.status == "FAILED"
+        assert "output=" in run.data.tags["atheria.error"]
+    return new
+
+
+def test_a_rollout_that_the_disk_has_no_room_for_is_printed_and_said_to_have_failed(
+    in_run_folder: TrainedRun, small_disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(in_run_folder.tracking_uri)
+    before = {run.info.run_id for run in client.search_runs(["1"])}
+    for name in (f"run_id={in_run_folder.run_id}", f"law={in_run_folder.law}"):
+        with pytest.raises(UserError, match=rf"{small_disk}/.* No space left on device; .* output="):
+            rollout([name, "steps=2", "grid=512", f"output={small_disk}"])
+        assert "position_entropy" in capsys.readouterr().out
+    assert len(failed_since(client, before)) == 1
+
+
+@pytest.mark.parametrize("pages", [0, 2, 3, 4, 5, 6])
+def test_a_rollout_onto_a_full_disk_has_failed_in_the_store(
+    in_run_folder: TrainedRun, small_disk: Path, pages: int
+) -> None:
+    client = MlflowClient(in_run_folder.tracking_uri)
+    before = {run.info.run_id for run in client.search_runs(["1"])}
+    disk = os.statvfs(small_disk)
+    (small_disk / "filler").write_bytes(bytes((disk.f_bavail - pages) * disk.f_frsize))
+    with pytest.raises(UserError, match=rf"{small_disk}/.* No space left on device; .* output="):
+        rollout([f"run_id={in_run_folder.run_id}", "steps=2", f"output={small_disk}"])
+    assert len(failed_since(client, before)) == 1
+
+
+@pytest.mark.parametrize("kind", ["gif", "mp4"])
+def test_a_film_that_the_disk_has_no_room_for_costs_the_film_alone(
+    in_run_folder: TrainedRun, small_disk: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = [f"run_id={in_run_folder.run_id}", "steps=100", "grid=64", f"film={kind}", "film_every=1"]
+    options += ["view=phase", "noise=depolarising", "noise.level=0.5"]
+    roomy = rollout(options)
+    film = roomy.film.stat().st_size
+    others = sum((roomy.folder / name).stat().st_size for name in ("field.npz", "strip.png"))
+    disk = os.statvfs(small_disk)
+    filled = disk.f_bavail * disk.f_frsize - others - film // 2
+    (small_disk / "filler").write_bytes(bytes(max(filled, 0)))
+    result = rollout([*options, f"output={small_disk}"])
+    assert result.film is None
+    assert result.steps[-1] == 100
+    assert {file.name for file in result.folder.iterdir()} >= {"field.npz", "strip.png"}
+    assert not list(result.folder.glob("*film*"))
+    assert f"film.{kind}' could not be written" in capsys.readouterr().err

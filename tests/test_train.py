@@ -1,5 +1,6 @@
 """Training end to end, on the real configuration made small and a real store."""
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -18,11 +19,12 @@ from hydra import compose, initialize
 from mlflow import MlflowClient
 from PIL import Image
 
-from atheria import checkpoint, initial_state
-from atheria.artifact import read_description
+from atheria import checkpoint, exporting, initial_state
+from atheria.artifact import Description, read_description
 from atheria.config import TrackingConfig, UserError
 from atheria.export import export
 from atheria.files import sha256
+from atheria.files import short as shown_path
 from atheria.jobs.train import TrainedRun
 from atheria.laws import build
 from atheria.physics import Dynamics
@@ -30,7 +32,7 @@ from atheria.stores import how_to_look, shown, store_uri
 from atheria.train import train
 from atheria.trainer import Trainer
 
-from .conftest import SMALL, heed_ctrl_c, train_settings
+from .conftest import SMALL, heed_ctrl_c, put_store, train_settings
 
 pytestmark = pytest.mark.usefixtures("ready_store")
 
@@ -326,6 +328,12 @@ def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -
             ["tracking.uri=postgresql://ada:secret@localhost/x"],
             "the tracking store postgresql://***@localhost/x ",
         ),
+        (
+            ["tracking.uri=foo"],
+            "`tracking.uri` must be sqlite:///PATH, postgresql://... or http://HOST:PORT, got",
+        ),
+        (["tracking.uri=sqlite:a.db"], "http://HOST:PORT, got 'sqlite:a.db'"),
+        (["trainer.threads=100000"], "`trainer.threads` must be 1 to "),
         (["model.d_state=1", "noise=bit_flip"], "needs `model.d_state` of at least 2"),
         (["trainer=v3", "noise.level=0.3"], "`noise.level` needs a channel"),
     ],
@@ -380,3 +388,67 @@ def test_a_terminal_sees_a_bar_with_the_loss_its_terms_and_the_noise() -> None:
     assert process.returncode == 0
     for part in (b"episode", b"loss=", b"survival=", b"symmetry=", b"complexity=", b"noise="):
         assert part in shown
+
+
+def test_a_disk_that_is_full_at_the_end_costs_the_export_alone(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*SMALL, "model=mlp", f"output={small_disk}"]
+    filler = small_disk / "filler"
+
+    def export_without_room(*arguments) -> Description:
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(1 << 21))
+        return exporting.export_law(*arguments)
+
+    monkeypatch.setattr("atheria.jobs.train.export_law", export_without_room)
+    with pytest.raises(UserError) as error:
+        train(options)
+    monkeypatch.undo()
+    monkeypatch.chdir(small_disk.parent)
+    (run,) = MlflowClient(store_uri(None)).search_runs(["1"])
+    run_id, best = run.info.run_id, small_disk / f"runs/{run.info.run_id}/checkpoints/best.pth"
+    assert run.info.status == "FAILED"
+    assert "No space left on device" in str(error.value)
+    assert f"trainer.resume={run_id}" in str(error.value)
+    assert f"python -m atheria.export checkpoint={shown_path(best)} output=law.pt" in str(error.value)
+    filler.unlink()
+    assert read_description(export([f"checkpoint={best}", "output=law.pt"])).law == "mlp"
+    again = train([*options, f"trainer.resume={run_id}"])
+    assert again.run_id == run_id
+    assert again.law.is_file()
+
+
+def test_a_disk_that_is_full_from_the_first_episode_on_says_how_to_go_on(
+    small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = [*SMALL, "model=mlp", "trainer.lr=0.01", f"output={small_disk}"]
+    filler = small_disk / "filler"
+    train_episode = Trainer.train_episode
+
+    def without_room(trainer: Trainer) -> dict[str, float]:
+        with contextlib.suppress(OSError):
+            filler.write_bytes(bytes(1 << 21))
+        return train_episode(trainer)
+
+    monkeypatch.setattr(Trainer, "train_episode", without_room)
+    with pytest.raises(UserError, match=r"No space left on device[^\0]*trainer.resume=\w+"):
+        train(options)
+    monkeypatch.setattr(Trainer, "train_episode", train_episode)
+    (run,) = MlflowClient(store_uri(None)).search_runs(["1"])
+    assert run.info.status == "FAILED"
+    assert "No space left on device" in run.data.tags["atheria.error"]
+    filler.unlink()
+    again = train([*options, f"trainer.resume={run.info.run_id}"])
+    assert again.run_id == run.info.run_id
+    assert again.best["eval/loss"] < again.untrained["eval/loss"]
+
+
+@pytest.mark.no_store
+def test_a_store_on_a_read_only_disk_is_refused(small_disk: Path, empty_store: Path) -> None:
+    put_store(empty_store, small_disk / "mlflow.db")
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    for file in ("mlflow.db", "new.db", "further/new.db"):
+        with pytest.raises(UserError, match=rf"{file} cannot be written to.*; choose another: tracking.uri="):
+            train([*SMALL, "model=mlp", f"tracking.uri=sqlite:///{small_disk}/{file}"])
+    assert not Path("outputs").exists()

@@ -260,3 +260,11 @@ def test_laws_that_cannot_say_why_and_what_helps(exported: Callable) -> None:
 )
 def test_settings_that_make_no_sense(law: str, options: list[str], message: str) -> None:
     assert re.search(re.escape(message), refused(law, *options))
+
+
+def test_a_file_of_an_unbounded_universe_is_for_one(law: str) -> None:
+    start = rollout([law, "steps=1", "grid=unbounded"])
+    file = ["initial_state=file", f"initial_state.path={start.folder}/field.npz"]
+    with pytest.raises(UserError, match=r"holds the cells of an unbounded universe; .*grid=unbounded"):
+        rollout([law, "steps=1", "grid=32", *file])
+    assert rollout([law, "steps=1", "grid=unbounded", *file]).cells

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from atheria_core import Engine
 from numpy.typing import NDArray
+from PIL.Image import Image as Picture
 
 from atheria import initial_state, inline, scattered, strip
 from atheria.artifact import Description, described
@@ -26,11 +28,11 @@ from atheria.config import (
     chosen_physics,
 )
 from atheria.fetch import check_names, find_law
-from atheria.files import atomically, check_writable, sha256, short
+from atheria.files import atomically, check_writable, room_in, sha256, short
 from atheria.film import Film, check_format
 from atheria.measuring import series
 from atheria.philox import Lattice
-from atheria.progress import Progress
+from atheria.progress import Progress, warn
 from atheria.runs import start_run
 from atheria.scattered import Cells, cells_of
 from atheria.stores import how_to_look
@@ -248,7 +250,7 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
     view = VIEWS[config.view]()
-    with _film(config, folder, view) as film:
+    with _Camera(config, folder, view) as camera:
         for mark in sorted({*observed_steps, *strip_steps, *film_steps}):
             before = engine.step_count
             is_shown = mark in strip_steps or mark in film_steps
@@ -260,13 +262,14 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
                     observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
                 if stopped or mark in strip_steps:
                     measured.append(watching.look(earlier))
-                if film is not None and not stopped and mark in film_steps:
-                    film.add(Frame(step, watching.field(), earlier))
+                if not stopped and mark in film_steps:
+                    camera.add(Frame(step, watching.field(), earlier))
             if stopped:
                 break
             progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
     seconds = time.perf_counter() - started
     progress.close()
+    film = camera.film
     shown = "" if film is None else f" and a film of {film.frames} frames"
     print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables{shown}")
     steps, universes, evaluated = zip(*observed, strict=True)
@@ -289,10 +292,42 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
     )
 
 
-def _film(config: RolloutConfig, folder: Path, view: View) -> Film | nullcontext[None]:
-    if config.film is None:
-        return nullcontext()
-    return Film(folder / f"film.{config.film}", view, "native rollout", config.film_scale)
+class _Camera:
+    """Makes the film where one is asked for; where the disk takes no more, the rollout goes on without it.
+
+    Attributes:
+        film: The film; None for none.
+    """
+
+    def __init__(self, config: RolloutConfig, folder: Path, view: View) -> None:
+        self.film: Film | None = None
+        if config.film is not None:
+            self.film = Film(folder / f"film.{config.film}", view, "native rollout", config.film_scale)
+
+    def __enter__(self) -> "_Camera":
+        self._try(lambda film: film.__enter__())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._try(lambda film: film.__exit__(kind, error, trace))
+
+    def add(self, frame: Frame) -> None:
+        """Adds a frame."""
+        self._try(lambda film: film.add(frame))
+
+    def _try(self, action: Callable[[Film], object]) -> None:
+        film = self.film
+        if film is None:
+            return
+        try:
+            action(film)
+        except OSError as error:
+            self.film = None
+            with suppress(OSError):
+                film.__exit__(type(error), error, None)
+            warn(f"'{short(film.path)}' could not be written ({error}); the rollout goes on without it")
 
 
 def _advance(engine: Engine, steps: int, earlier_of: Watch | None) -> tuple[str | None, Field | None]:
@@ -314,15 +349,7 @@ def _frame_steps(result: Rollout) -> NDArray[np.int64]:
 
 
 def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
-    """Writes the field and the film strip, prints the observables."""
-    atomically(folder / "field.npz", lambda file: _write_field(file, result))
-    views: list[View] = [Density(), Phase()]
-    is_drawn = result.psi is not None or not VIEWS[config.view].needs_before
-    if is_drawn and config.view not in [view.name for view in views]:
-        views.append(VIEWS[config.view]())
-    title = "native rollout, universe 0"
-    picture = strip.strip(result.frames, title, views, cells_a_pixel=result.cells_a_pixel)
-    strip.save(picture, folder / STRIP)
+    """Prints the observables, then writes the field and the film strip."""
     print(_table(result.steps, result.observables, PRINTED))
     of_frames = PRINTED_OF_FRAMES if result.psi is not None else PRINTED_OF_CELLS
     print(_table(_frame_steps(result), result.measured, of_frames))
@@ -336,11 +363,23 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
         )
     if result.stopped:
         print(f"stopped   {result.stopped}")
+    with room_in(folder):
+        atomically(folder / "field.npz", lambda file: _write_field(file, result))
+        strip.save(_picture(result, config), folder / STRIP)
     print(f"field     {short(folder / 'field.npz')}")
     print(f"picture   {short(folder / STRIP)}")
     if result.film is not None:
         print(f"film      {short(result.film)}")
     return replace(result, folder=folder)
+
+
+def _picture(result: Rollout, config: RolloutConfig) -> Picture:
+    views: list[View] = [Density(), Phase()]
+    is_drawn = result.psi is not None or not VIEWS[config.view].needs_before
+    if is_drawn and config.view not in [view.name for view in views]:
+        views.append(VIEWS[config.view]())
+    title = "native rollout, universe 0"
+    return strip.strip(result.frames, title, views, cells_a_pixel=result.cells_a_pixel)
 
 
 def _write_field(path: Path, result: Rollout) -> None:

@@ -1,5 +1,6 @@
 """The work of ``python -m atheria.train``."""
 
+import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from copy import deepcopy
@@ -123,6 +124,7 @@ def run(config: TrainConfig, part: Part | None = None) -> TrainedRun:
         UserError: The configuration does not fit together, the store cannot be used, or the loss
             diverged.
     """
+    _check_threads(config.trainer.threads)  # not with a sweep's points, whose jobs may run on other machines
     with ranks.joined(config.device) as team:
         found = _find(config, team, part)
         if found is not None and found.is_finished:
@@ -139,6 +141,12 @@ def run(config: TrainConfig, part: Part | None = None) -> TrainedRun:
         if team.is_first:
             _print_end(config, result)
         return result
+
+
+def _check_threads(threads: int | None) -> None:
+    most = 4 * (os.cpu_count() or 1)
+    if threads is not None and threads > most:
+        raise UserError(f"`trainer.threads` must be 1 to {most}, or null for torch's number, got {threads}")
 
 
 def _find(config: TrainConfig, team: Ranks, part: Part | None) -> Resumption | None:
@@ -178,15 +186,31 @@ def _lead(
             print(f"saved     episode {trainer.episode}")
         print(f"to go on  the same command with trainer.resume={logged.run_id}, or =auto", flush=True)
         raise
-    _log_files(logged, checkpoints.write_waiting())
+    try:
+        _log_files(logged, checkpoints.write_waiting())
+    except OSError as error:
+        raise UserError(
+            f"the run has trained to its end, but its best checkpoint could not be written: {error}\n"
+            f"make room, then give the same command with trainer.resume={logged.run_id}: it goes on from the "
+            "last checkpoint that there was room for"
+        ) from error
 
 
 def _finish(trainer: Trainer, config: TrainConfig, logged: LoggedRun | None) -> TrainedRun:
     """Exports the best law and draws it."""
     assert logged is not None  # only the first process finishes a run
     best = checkpoint.load(logged.folder / checkpoint.BEST)
-    law_path = _export(best, trainer, config, logged)
-    _log_picture(trainer, logged)
+    try:
+        law_path = _export(best, trainer, config, logged)
+        _log_picture(trainer, logged)
+    except OSError as error:
+        kept = short(logged.folder / checkpoint.BEST)
+        raise UserError(
+            f"the run has trained to its end, but its law could not be written: {error}\n"
+            f"its best checkpoint is safe in '{kept}'; make room, then give the same command with "
+            f"trainer.resume={logged.run_id}, or: python -m atheria.export {as_override('checkpoint', kept)} "
+            "output=law.pt"
+        ) from error
     try:
         _log_report(best, trainer, config, logged)
     except OSError as error:
@@ -274,7 +298,14 @@ def _finished(found: Resumption, config: TrainConfig, part: Part | None) -> Trai
         law = law_of_run(found.run.run_id, config.tracking.uri)
     best = checkpoint.load(folder / checkpoint.BEST)
     uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
-    print(f"run       {found.run.run_id} has these settings and has finished")
+    changes = found.changes(_settings(config))
+    if changes:
+        done = f"has finished its {found.state['episode']} episodes"
+        print(f"run       {found.run.run_id} {done}; to go on, raise trainer.episodes")
+        for key, (before, now) in changes.items():
+            print(f"          not taken: {key}: {before} -> {now}")
+    else:
+        print(f"run       {found.run.run_id} has these settings and has finished")
     send_rest(config.tracking, folder)
     result = TrainedRun(found.run.run_id, uri, folder, law, **_losses_of(best))
     _print_end(config, result)
