@@ -153,6 +153,18 @@ def test_the_same_command_goes_on_and_a_point_is_known_by_its_settings() -> None
     assert len(found) == len(set(found)) == 5  # longer trainings are other points
 
 
+def test_a_second_ctrl_c_ends_the_jobs_of_a_sweep_as_kill_9_does() -> None:
+    process = begin(*LONG, "trainer.episodes=100000", "seed=0,1", "sweep.name=at_once")
+    trained_past("at_once", 5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    end(process, code=130)
+    ended = statuses("at_once")
+    assert ended.pop("") == "KILLED"
+    assert set(ended.values()) == {"RUNNING"}, "they have saved"
+
+
 def test_an_interrupted_sweep_saves_and_its_points_go_on_bit_for_bit(one_thread) -> None:
     grid = [*LONG, "seed=0,1,2,3", "sweep.name=cut", "hydra.launcher.parallel=2"]
     process = begin(*grid)
