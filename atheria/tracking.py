@@ -24,7 +24,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
 
 from alembic.util import CommandError
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Experiment, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
@@ -277,14 +277,15 @@ class Store:
         )
 
     def _experiments(self) -> list[str]:
-        found = _all_pages(lambda token: self._client.search_experiments(page_token=token))
-        return [str(experiment.experiment_id) for experiment in found]
+        return [str(experiment.experiment_id) for experiment in self._all_experiments()]
+
+    def _all_experiments(self) -> list[Experiment]:
+        return _all_pages(lambda token: self._client.search_experiments(page_token=token))
 
     def _existing_experiment(self, name: str) -> str:
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            known = _all_pages(lambda token: self._client.search_experiments(page_token=token))
-            names = sorted(experiment.name for experiment in known)
+            names = sorted(experiment.name for experiment in self._all_experiments())
             close = get_close_matches(name, names, n=1)
             remedy = f"did you mean '{close[0]}'?" if close else f"there are: {', '.join(names[:_LISTED])}"
             more = "" if close or len(names) <= _LISTED else f" and {len(names) - _LISTED} more"

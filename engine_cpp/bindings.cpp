@@ -247,13 +247,12 @@ NB_MODULE(_core, m) {
           "state",
           [](BoundEngine& self, bool before_noise) {
             return as_numpy<float>(self.without_gil([&](Engine& engine) {
-              return engine.field(before_noise).to(at::kCPU, false, /*copy=*/true);
+              return engine.universe().psi(before_noise).to(at::kCPU, false, /*copy=*/true);
             }));
           },
           "before_noise"_a = false,
-          "A copy of the field on a grid: float32, (B, 2*d_state, H, W). `before_noise`: what is measured, "
-          "the "
-          "field before the noise of the last step.")
+          "A copy of the field on a grid: float32, (B, 2*d_state, H, W). `before_noise`: what is "
+          "measured, the field before the noise of the last step.")
       .def(
           "reset",
           [](BoundEngine& self, const std::string& kind, std::uint64_t seed, const Sides& grid,
@@ -329,9 +328,8 @@ NB_MODULE(_core, m) {
           "universe"_a = 0, "before_noise"_a = false,
           nb::sig("def cells(self, universe: int = 0, before_noise: bool = False) -> "
                   "tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]"),
-          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state). `before_noise`: as "
-          "of "
-          "`state`.")
+          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state). "
+          "`before_noise`: as of `state`.")
       .def(
           "window",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,

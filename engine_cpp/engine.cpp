@@ -321,14 +321,10 @@ at::Tensor Engine::window(const Window& window, std::int64_t universe) const {
   return universe_->window(window, universe, torus());
 }
 
-at::Tensor Engine::field(bool before_noise) const {
-  return (before_noise ? *universe().before_noise() : universe()).psi();
-}
-
 std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe, bool before_noise) const {
   check_universe(universe);
   const Computing computing(threads_);
-  return (before_noise ? *universe_->before_noise() : *universe_).cells(universe);
+  return universe_->cells(universe, before_noise);
 }
 
 Info Engine::info() const {

@@ -114,9 +114,6 @@ class Engine {
   // (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
   at::Tensor window(const Window& window, std::int64_t universe) const;
 
-  // before_noise: what is measured, the field before the noise of the last step.
-  // The whole field on a grid, (B, 2d, H, W).
-  at::Tensor field(bool before_noise) const;
   // The occupied cells: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
   std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe, bool before_noise) const;
 

@@ -128,12 +128,6 @@ bool Grid::suits(Law& law, std::int64_t d_state, const Physics& /*physics*/) con
          (!memory.defined() || memory.sizes() == memory_.sizes());
 }
 
-std::unique_ptr<Universe> Grid::before_noise() const {
-  auto measured = std::make_unique<Grid>(*this);
-  measured->psi_ = before_noise_;
-  return measured;
-}
-
 std::unique_ptr<Universe> Grid::moved(const at::Device& device) const {
   auto moved = std::make_unique<Grid>(*this);
   for (auto* tensor : {&moved->psi_, &moved->before_noise_, &moved->memory_, &moved->reference_energy_}) {
@@ -154,8 +148,8 @@ at::Tensor Grid::window(const Window& window, std::int64_t universe, bool torus)
   return psi.index_select(1, rows.clamp_min(0)).index_select(2, columns.clamp_min(0)) * inside;
 }
 
-std::pair<at::Tensor, at::Tensor> Grid::cells(std::int64_t universe) const {
-  const auto psi = psi_[universe].to(at::kCPU);
+std::pair<at::Tensor, at::Tensor> Grid::cells(std::int64_t universe, bool before_noise) const {
+  const auto psi = this->psi(before_noise)[universe].to(at::kCPU);
   const auto where = (psi != 0).any(0).nonzero();
   const auto flat = where.select(1, 0) * psi.size(2) + where.select(1, 1);
   return {where.flip(1), psi.flatten(1).index_select(1, flat)};

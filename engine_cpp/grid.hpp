@@ -15,7 +15,6 @@ class Grid final : public Universe {
   Grid(at::Tensor psi, Law& law);
 
   std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
-  std::unique_ptr<Universe> before_noise() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "grid"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
@@ -28,9 +27,9 @@ class Grid final : public Universe {
   std::vector<Observables> observables(bool torus) const override { return observe(before_noise_, torus); }
   bool suits(Law& law, std::int64_t d_state, const Physics& physics) const override;
   std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state, const Physics& physics) const override;
-  at::Tensor psi() const override { return psi_; }
+  at::Tensor psi(bool before_noise) const override { return before_noise ? before_noise_ : psi_; }
   at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
-  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
+  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe, bool before_noise) const override;
   void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) override;
 
  private:

@@ -158,12 +158,6 @@ std::unique_ptr<Universe> Unbounded::copy() const {
   return copied;
 }
 
-std::unique_ptr<Universe> Unbounded::before_noise() const {
-  auto measured = std::make_unique<Unbounded>(universes(), d_state_);
-  measured->now_ = measured_tiles();
-  return measured;
-}
-
 void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
                      std::int64_t /*most*/) {
   // A kernel for scattered cells would take what a cell reads for what it holds.
@@ -304,7 +298,7 @@ void Unbounded::start(const InitialState& initial, const Shape& extent, std::uin
   reference_energy_[static_cast<std::size_t>(universe)] = static_cast<float>(energy_of(tiles));
 }
 
-at::Tensor Unbounded::psi() const {
+at::Tensor Unbounded::psi(bool /*before_noise*/) const {
   throw std::runtime_error(
       "an unbounded universe has no array of all its cells; use cells(), or window(x, y, width, height)");
 }
@@ -341,13 +335,14 @@ at::Tensor Unbounded::window(const Window& window, std::int64_t universe, bool /
   return field;
 }
 
-std::pair<at::Tensor, at::Tensor> Unbounded::cells(std::int64_t universe) const {
+std::pair<at::Tensor, at::Tensor> Unbounded::cells(std::int64_t universe, bool before_noise) const {
   struct Found {
     std::int64_t x, y;
     const float* numbers;
   };
   std::vector<Found> found;
-  now_[static_cast<std::size_t>(universe)].for_each(
+  const auto& tiles = (before_noise ? measured_tiles() : now_)[static_cast<std::size_t>(universe)];
+  tiles.for_each(
       [&](std::int64_t x, std::int64_t y, const float* numbers) { found.push_back({x, y, numbers}); });
   std::sort(found.begin(), found.end(),
             [](const Found& a, const Found& b) { return a.y != b.y ? a.y < b.y : a.x < b.x; });

@@ -27,7 +27,6 @@ class Unbounded final : public Universe {
   Unbounded(std::int64_t universes, std::int64_t d_state);
 
   std::unique_ptr<Universe> copy() const override;
-  std::unique_ptr<Universe> before_noise() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "unbounded"; }
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
@@ -40,9 +39,9 @@ class Unbounded final : public Universe {
   std::vector<Observables> observables(bool torus) const override;
   bool suits(Law& law, std::int64_t d_state, const Physics& physics) const override;
   std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state, const Physics& physics) const override;
-  at::Tensor psi() const override;
+  at::Tensor psi(bool before_noise) const override;
   at::Tensor window(const Window& window, std::int64_t universe, bool torus) const override;
-  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const override;
+  std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe, bool before_noise) const override;
   void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) override;
 
   // Puts cells into a universe that is vacuum, or in place of all that it holds.

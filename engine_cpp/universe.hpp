@@ -27,9 +27,6 @@ class Universe {
   virtual ~Universe() = default;
   virtual std::unique_ptr<Universe> copy() const = 0;
 
-  // A copy of what is measured: the field before the noise of the last step.
-  virtual std::unique_ptr<Universe> before_noise() const = 0;
-
   // A copy whose fields lie on a device. Throws std::invalid_argument where such a universe cannot be there.
   virtual std::unique_ptr<Universe> moved(const at::Device& device) const = 0;
   virtual std::string kind() const = 0;  // grid | unbounded
@@ -45,7 +42,7 @@ class Universe {
   virtual std::int64_t occupied_cells() const = 0;                     // of all universes
   virtual std::int64_t evaluated_cells(const Law& law) const = 0;      // in the last step, else the next one
   virtual bool is_same_state(const Universe& other) const = 0;         // of the same kind, memory included
-  virtual std::vector<Observables> observables(bool torus) const = 0;  // of `before_noise`
+  virtual std::vector<Observables> observables(bool torus) const = 0;  // before noise
 
   // Whether a law can take over, with all that is remembered.
   virtual bool suits(Law& law, std::int64_t d_state, const Physics& physics) const = 0;
@@ -54,14 +51,15 @@ class Universe {
   virtual std::unique_ptr<Universe> restarted(Law& law, std::int64_t d_state,
                                               const Physics& physics) const = 0;
 
+  // before_noise: what is measured, the field before the noise of the last step.
   // The whole field, (B, 2d, H, W). Throws std::runtime_error where there is no such array.
-  virtual at::Tensor psi() const = 0;
+  virtual at::Tensor psi(bool before_noise) const = 0;
 
   // (2d, height, width) on the CPU: wrapped on a torus, vacuum outside otherwise.
   virtual at::Tensor window(const Window& window, std::int64_t universe, bool torus) const = 0;
 
   // The occupied cells, row by row: coordinates (n, 2) as (x, y), and field (2d, n), on the CPU.
-  virtual std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe) const = 0;
+  virtual std::pair<at::Tensor, at::Tensor> cells(std::int64_t universe, bool before_noise) const = 0;
 
   // Changes cells by hand: the energy that `global` normalisation restores is fixed anew.
   // coordinates: (n, 2) int64 as (x, y); psi: (n, 2d) float32, finite; both contiguous, on the CPU.
