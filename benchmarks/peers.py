@@ -11,6 +11,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -82,6 +83,18 @@ def step_of(law: Law, physics: PhysicsConfig) -> Step:
     return step.eval().requires_grad_(False)
 
 
+@cache
+def lacks_bf16() -> str | None:
+    """Why products in bfloat16 are not to be measured here: a CPU without them is a thousand times slower."""
+    import atheria_core
+
+    try:
+        atheria_core.Engine(precision="bf16")
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 class Contender:
     """Steps a field.
 
@@ -104,7 +117,7 @@ class Contender:
         """Why it cannot take part, or None."""
         if cls.package is not None and find_spec(cls.package) is None:
             return f"{cls.package} is not installed"
-        return None
+        return lacks_bf16() if cls.bf16 else None
 
     @classmethod
     def version(cls) -> str | None:

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <chrono>
 #include <mutex>
+#include <new>
+#include <string_view>
 #include <thread>
 
 #include "arrays.hpp"
@@ -173,6 +175,10 @@ nb::dict to_dict(const atheria::Info& info) {
   return result;
 }
 
+constexpr const char* too_little_memory =
+    "there is too little memory for this: a smaller `grid` or fewer `universes` need less; an unbounded "
+    "universe, which has no `grid`, needs as much as its matter";
+
 }  // namespace
 
 NB_MODULE(_core, m) {
@@ -183,7 +189,14 @@ NB_MODULE(_core, m) {
     try {
       std::rethrow_exception(thrown);
     } catch (const c10::Error& error) {
-      PyErr_SetString(PyExc_RuntimeError, error.what_without_backtrace());
+      const std::string_view what = error.what_without_backtrace();
+      if (what.find("can't allocate memory") != what.npos || what.find("out of memory") != what.npos) {
+        PyErr_SetString(PyExc_MemoryError, too_little_memory);
+      } else {
+        PyErr_SetString(PyExc_RuntimeError, error.what_without_backtrace());
+      }
+    } catch (const std::bad_alloc&) {
+      PyErr_SetString(PyExc_MemoryError, too_little_memory);
     }
   });
 

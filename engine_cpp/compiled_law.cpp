@@ -52,12 +52,9 @@ class CompiledLaw final : public Law {
     if (!suits(psi, memory)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
     auto output = empty_outputs(psi, memory);
     const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-    const auto between = steps > 1 && plan_.sees_neighbours() ? spare(psi.sizes()) : at::Tensor();
-    auto tallies = run(psi, memory, output.delta, output.memory,
-                       {.physics = &physics,
-                        .fires = fires.defined() ? fires.data_ptr<float>() : nullptr,
-                        .steps = steps,
-                        .between = between.defined() ? between.data_ptr<float>() : nullptr});
+    auto tallies = run(
+        psi, memory, output.delta, output.memory,
+        {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr, .steps = steps});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
     Tally sum;
     for (const auto& tally : tallies) sum += tally;

@@ -30,9 +30,9 @@ Neighbours::Neighbours(const Region& region, const Sources& sources, std::int64_
       stride_(rounded_up(columns + 2 * reach_, widest_vector)),
       column_size_(rows * stride_ + 2 * rounded_up(reach_, widest_vector)),
       zeros_(torus ? 0 : columns + 2 * widest_vector),
-      sees_vectors_(
-          width % widest_vector == 0 &&
-          std::none_of(sources.begin(), sources.end(), [](const SourcePlane& p) { return p.has_halo; })) {
+      sees_vectors_(width % widest_vector == 0 &&
+                    std::all_of(sources.begin(), sources.end(),
+                                [&](const SourcePlane& p) { return !p.has_halo && p.stride == width; })) {
   for (const auto& op : region.operators) {
     if (!is_nearest(op)) columns_ = std::max(columns_, static_cast<std::int64_t>(op.columns.size()));
   }
@@ -81,33 +81,27 @@ void Neighbours::sum(const Region::Operator& op, const Sources& sources, const C
 
 void Neighbours::sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
                              float* const* out) {
-  const auto* const zeros = memory_ + columns_ * column_size_ + widest_vector;
   const auto beside = [&](std::int64_t x) {
     const auto there = torus_ ? wrapped(x, width_) : x;
-    return is_within(there, 0, width_) ? there - chunk.x : NearestSum::nothing;
+    return is_within(there, 0, width_) ? there - chunk.x : NearestSums::nothing;
   };
-  const auto to_left = beside(chunk.x - 1);
-  const auto to_right = beside(chunk.x + chunk.width);
-  std::int64_t before = -1;
-  for (const auto& [source, result, of] : op.nearest) {
-    if (source != before) {
-      const auto& from = sources[at(source)];
-      rows_.clear();
-      for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
-        const auto there = torus_ ? wrapped(y, height_) : y;
-        rows_.push_back(is_within(there, 0, height_) ? from.first + there * from.stride + chunk.x : zeros);
-      }
-      before = source;
-    }
-    auto sum = of;
-    sum.rows = rows_.data();
-    sum.height = chunk.height;
-    sum.width = chunk.width;
-    sum.to_left = to_left;
-    sum.to_right = to_right;
-    sum.out = out[result];
-    kernels().sum_nearest(sum);
+  planes_.clear();
+  for (const auto& from : sources) planes_.push_back(from.first + chunk.x);
+  rows_.clear();
+  for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
+    const auto there = torus_ ? wrapped(y, height_) : y;
+    rows_.push_back(is_within(there, 0, height_) ? there * width_ : NearestSums::nothing);
   }
+  groups_.clear();
+  for (const auto& [group, from, results] : op.nearest) {
+    auto& own = groups_.emplace_back(group);
+    own.planes = static_cast<std::int64_t>(from.size());
+    own.sources = from.data();
+    own.results = results.data();
+  }
+  kernels().sum_nearest({groups_.data(), static_cast<std::int64_t>(groups_.size()), planes_.data(),
+                         rows_.data(), memory_ + columns_ * column_size_ + widest_vector, chunk.height,
+                         chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width), out});
 }
 
 // With what lies left and right of the chunk.

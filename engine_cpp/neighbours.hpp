@@ -59,11 +59,13 @@ class Neighbours {
   const std::int64_t column_size_;
   std::int64_t columns_ = 0;
   const std::int64_t zeros_;  // that are read beyond an edge
-  bool sees_vectors_;         // bare planes of whole vectors
+  bool sees_vectors_;         // bare planes, of rows of whole vectors one after the other
   float* memory_ = nullptr;
   std::vector<Prepared> prepared_;  // of each operator
   std::vector<Term> terms_;
-  std::vector<const float*> rows_;
+  std::vector<NearestSums::Group> groups_;
+  std::vector<const float*> planes_;
+  std::vector<std::int64_t> rows_;
 };
 
 }  // namespace atheria

@@ -247,6 +247,14 @@ class Workspace {
 
   PairScratch& scratch() { return scratch_; }
 
+  // One of two states on the way from a step to another.
+  FieldPlanes state(std::size_t which, std::int64_t channels) {
+    const auto plane = apart_in_cache(height_ * width_);
+    auto& floats = states_.at(which);
+    if (floats.get() == nullptr) floats = Floats(channels * plane);
+    return {floats.get(), plane};
+  }
+
   // One for each thread.
   RegionRun& runner(const Region& region, std::size_t thread) {
     const std::scoped_lock lock(mutex_);
@@ -264,6 +272,7 @@ class Workspace {
   std::vector<Floats> memory_;
   std::map<float*, std::int64_t> sizes_;
   PairScratch scratch_;
+  std::array<Floats, 2> states_;
   std::mutex mutex_;
   std::map<const Region*, std::vector<std::unique_ptr<RegionRun>>> runners_;
 };
@@ -426,6 +435,10 @@ Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish
   to.delta = &delta_;
   to.out = universe.out;
   to.profile = &profile_;
+  if (to.steps > 1 && last_.reach > 0) {
+    const auto channels = static_cast<std::int64_t>(delta_.size());
+    to.between = {workspace.state(0, channels), workspace.state(1, channels)};
+  }
   const auto tally = sweep(last_, to);
   const auto size = memory_cells(universe.height, universe.width);
   for (std::size_t c = 0; c < program_.memory.size(); ++c) {
@@ -466,7 +479,6 @@ std::vector<Tally> Plan::run(const float* psi, const float* memory, float* out, 
   const auto run_universe = [&](std::int64_t b, Workspace& workspace) {
     auto of_universe = finish;
     if (finish.fires != nullptr) of_universe.fires = finish.fires + b * height * width;
-    if (finish.between != nullptr) of_universe.between = finish.between + b * field_size;
     return run_one(
         workspace,
         {psi + b * field_size, memory == nullptr ? nullptr : memory + b * memory_size, out + b * field_size,

@@ -39,8 +39,6 @@ class Plan {
   bool is_local() const { return steps_.empty(); }
   // Steps that `run` may take at once.
   std::int64_t steps_at_once(std::int64_t universes, std::int64_t height, std::int64_t width) const;
-  // Whether those need a field for states on the way.
-  bool sees_neighbours() const { return last_.reach > 0; }
   const Region& last() const { return last_; }
   const std::vector<Operand>& delta() const { return delta_; }
   const std::vector<Operand>& psi() const { return psi_; }

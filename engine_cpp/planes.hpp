@@ -17,6 +17,10 @@ inline constexpr std::int64_t widest_vector = 16;  // of all kinds of CPU, in fl
 
 inline std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
 
+// Where rows of `x` floats begin, so that their columns do not share the few places that a cache has for
+// lines a power of two apart: after an odd number of lines.
+inline std::int64_t apart_in_cache(std::int64_t x) { return ((x + 15) / 16 | 1) * 16; }
+
 // Zeroed floats on a cache line, with room to read beyond the end.
 class Floats {
  public:

@@ -1,7 +1,8 @@
 #include "region.hpp"
 
 #include <algorithm>
-#include <array>
+#include <optional>
+#include <tuple>
 #include <utility>
 
 namespace atheria {
@@ -21,40 +22,88 @@ float take_factor(Region::Column& column) {
   return lowest;
 }
 
-// The same sums, source by source, where each is over nearest neighbours of one.
-std::vector<Region::Nearest> nearest(const Region::Operator& op) {
-  std::vector<Region::Nearest> found;
-  for (std::size_t s = 0; s < op.sums.size(); ++s) {
-    const auto& [taps, constant] = op.sums[s];
-    if (taps.empty()) return {};
-    Region::Nearest own{op.columns[at(taps[0].column)].source, static_cast<std::int64_t>(s), {}};
-    auto& sum = own.sum;
-    sum.constant = constant;
-    std::array<const Region::SumOfColumns::Tap*, 3> of_column{};
-    for (const auto& tap : taps) {
-      const auto& column = op.columns[at(tap.column)];
-      if (column.source != own.source || std::abs(tap.dx) > 1) return {};
-      of_column[at(tap.dx + 1)] = &tap;
-      auto& three = tap.dx < 0 ? sum.left : tap.dx > 0 ? sum.right : sum.middle;
-      for (const auto& [dy, factor] : column.taps) {
-        if (std::abs(dy) > 1) return {};
-        (dy < 0 ? three.above : dy > 0 ? three.below : three.here) = tap.factor * factor;
-      }
-    }
-    const auto [left, middle, right] = of_column;
-    sum.has_middle = middle != nullptr;
-    if (left == nullptr && right == nullptr) {
-      sum.sides = NearestSum::Sides::none;
-    } else if (left != nullptr && right != nullptr && left->column == right->column) {
-      sum.sides = NearestSum::Sides::alike;
-      sum.ratio = right->factor / left->factor;
-    } else {
-      sum.sides = NearestSum::Sides::apart;
-    }
-    found.push_back(own);
+NearestSums::Column of_three(const Region::Column& column, float factor) {
+  NearestSums::Column three{};
+  for (const auto& [dy, of_tap] : column.taps) {
+    (dy < 0 ? three.above : dy > 0 ? three.below : three.here) = factor * of_tap;
   }
-  std::stable_sort(found.begin(), found.end(),
-                   [](const auto& a, const auto& b) { return a.source < b.source; });
+  return three;
+}
+
+// A sum over nearest neighbours of one source, and what it sees beside a cell: columns, -1 where there is
+// none.
+struct NearestSum {
+  std::int64_t source, result;
+  std::int64_t left = -1, right = -1;
+  bool has_middle = false;
+  NearestSums::Sum sum{};
+
+  auto key() const { return std::tuple(source, left, right, has_middle); }
+  bool shares_sides(const NearestSum& other) const {
+    return left == other.left && right == other.right && left == right && left >= 0;
+  }
+};
+
+std::optional<NearestSum> nearest_sum(const Region::Operator& op, std::int64_t result) {
+  const auto& [taps, constant] = op.sums[at(result)];
+  if (taps.empty()) return {};
+  NearestSum own{op.columns[at(taps[0].column)].source, result};
+  own.sum.constant = constant;
+  for (const auto& [index, dx, factor] : taps) {
+    const auto& column = op.columns[at(index)];
+    const bool is_near = std::all_of(column.taps.begin(), column.taps.end(),
+                                     [](const auto& tap) { return std::abs(tap.dy) <= 1; });
+    if (column.source != own.source || std::abs(dx) > 1 || !is_near) return {};
+    if (dx == 0) {
+      own.sum.middle = of_three(column, factor);
+      own.has_middle = true;
+    } else {
+      (dx < 0 ? own.left : own.right) = index;
+      (dx < 0 ? own.sum.left : own.sum.right) = factor;
+    }
+  }
+  // What counts for nothing may be like the other one.
+  if (own.left < 0) own.left = own.right;
+  if (own.right < 0) own.right = own.left;
+  return own;
+}
+
+bool are_alike(const NearestSums::Group& a, const NearestSums::Group& b) {
+  return a.left == b.left && a.right == b.right && a.has_sides == b.has_sides && a.is_alike == b.is_alike &&
+         a.count == b.count && a.middles == b.middles && std::equal(a.sums, a.sums + a.count, b.sums);
+}
+
+std::vector<Region::Nearest> nearest(const Region::Operator& op) {
+  std::vector<NearestSum> all;
+  for (std::size_t s = 0; s < op.sums.size(); ++s) {
+    const auto sum = nearest_sum(op, static_cast<std::int64_t>(s));
+    if (!sum) return {};
+    all.push_back(*sum);
+  }
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.key() < b.key(); });
+  std::vector<Region::Nearest> found;
+  for (std::size_t s = 0; s < all.size();) {
+    const auto& first = all[s];
+    NearestSums::Group group{};
+    group.has_sides = first.left >= 0;
+    group.is_alike = first.left == first.right;
+    if (group.has_sides) {
+      group.left = of_three(op.columns[at(first.left)], 1);
+      group.right = of_three(op.columns[at(first.right)], 1);
+    }
+    const bool is_pair = s + 1 < all.size() && first.shares_sides(all[s + 1]);
+    std::vector<std::int64_t> results;
+    for (; group.count < (is_pair ? 2 : 1); ++group.count, ++s) {
+      group.sums[group.count] = all[s].sum;
+      group.middles += all[s].has_middle ? 1 : 0;
+      results.push_back(all[s].result);
+    }
+    auto same = std::find_if(found.begin(), found.end(),
+                             [&](const auto& other) { return are_alike(other.group, group); });
+    if (same == found.end()) same = found.insert(same, {group, {}, {}});
+    same->sources.push_back(first.source);
+    same->results.insert(same->results.end(), results.begin(), results.end());
+  }
   return found;
 }
 

@@ -42,11 +42,10 @@ struct Region {
     float constant;
   };
 
-  // A sum over a source's nearest neighbours, all of it but where they lie, and which of an operator's
-  // results it is.
+  // Sums over nearest neighbours that are alike in some sources, and which of an operator's results they are.
   struct Nearest {
-    std::int64_t source, result;
-    NearestSum sum;
+    NearestSums::Group group;
+    std::vector<std::int64_t> sources, results;
   };
 
   struct Operator {
@@ -56,7 +55,7 @@ struct Region {
     std::vector<float> weights, bias;  // of a convolution, as the kernels want them
     std::vector<Column> columns;       // of stencils
     std::vector<SumOfColumns> sums;    // of stencils, one each
-    std::vector<Nearest> nearest;      // the same, by source; none where they see more of their surroundings
+    std::vector<Nearest> nearest;      // the same; none where some see more than that
     std::int64_t first_row = 0;        // of the result
   };
 

@@ -1,6 +1,7 @@
 #include "sweep.hpp"
 
 #include <algorithm>
+#include <array>
 #include <memory>
 
 #include "parallel.hpp"
@@ -69,17 +70,17 @@ class Worker {
         neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns),
         packed_size_(whole_vectors(region.chunk())) {
     const auto copies = static_cast<std::int64_t>(sources.size()) * packed_size_;
-    packed_ = runner.tile(copies + neighbours_.size());
+    const auto channels = finish.out == nullptr ? 0 : static_cast<std::int64_t>(finish.psi->size());
+    const auto plane = apart_in_cache(packed_size_);
+    packed_ = runner.tile(copies + neighbours_.size() + channels * plane);
     neighbours_.work_in(packed_ + copies);
-    if (finish.out != nullptr) {
-      psi_.resize(finish.psi->size());
-      delta_.resize(finish.psi->size());
-      out_.resize(finish.psi->size());
-    }
-    if (finish.steps > 1) {
-      in_out_ = sources_in(finish.out);
-      if (finish.between != nullptr) in_between_ = sources_in(finish.between);
-    }
+    psi_.resize(at(channels));
+    delta_.resize(at(channels));
+    out_.resize(at(channels));
+    if (finish.steps == 1) return;
+    state_ = {packed_ + copies + neighbours_.size(), plane};
+    in_state_ = sources_in(state_);
+    for (std::size_t i = 0; i < in_between_.size(); ++i) in_between_[i] = sources_in(finish.between[i]);
   }
 
   // Cells first..last-1 of planes that are run through from end to end, margins and all.
@@ -93,20 +94,26 @@ class Worker {
   void run(std::int64_t begin, std::int64_t end) {
     for (auto i = begin; i < end; ++i) {
       const auto chunk = cut_.chunk(i);
-      auto tally = run(chunk, sources_, finish_.out);
-      for (auto left = finish_.steps; left > 1; --left) tally = run(chunk, in_out_, finish_.out);
+      const Chunk alone{0, 0, 1, chunk.cells()};
+      const auto steps = finish_.steps;
+      Tally tally;
+      for (std::int64_t step = 0; step < steps; ++step) {
+        const bool is_first = step == 0;
+        const bool is_last = step + 1 == steps;
+        tally = run(is_first ? chunk : alone, is_first ? sources_ : in_state_,  //
+                    is_last ? chunk : alone, is_last ? out() : state_);
+      }
       tally_ += tally;
     }
   }
 
-  // A chunk of the cut, one step of several: states lie in `between` and `out` by turns.
+  // A chunk of the cut, one step of several.
   void run_step(std::int64_t i, std::int64_t step) {
-    const auto left = finish_.steps - 1 - step;
-    const bool to_out = left % 2 == 0;
-    const auto& before = to_out ? in_between_ : in_out_;
-    const auto tally =
-        run(cut_.chunk(i), step == 0 ? sources_ : before, to_out ? finish_.out : finish_.between);
-    if (left == 0) tally_ += tally;
+    const auto chunk = cut_.chunk(i);
+    const bool is_last = step + 1 == finish_.steps;
+    const auto tally = run(chunk, step == 0 ? sources_ : in_between_[at((step - 1) % 2)],  //
+                           chunk, is_last ? out() : finish_.between[at(step % 2)]);
+    if (is_last) tally_ += tally;
   }
 
   const Tally& tally() const { return tally_; }
@@ -121,8 +128,11 @@ class Worker {
     }
   }
 
-  // Writes the targets and, where there is `to`, the field that comes out.
-  Tally run(const Chunk& chunk, const std::vector<SourcePlane>& sources, float* to) {
+  FieldPlanes out() const { return {finish_.out, grid_.height * grid_.width}; }
+
+  // Writes the targets and, where there is `to`, the field that comes out: to the chunk `there`.
+  Tally run(const Chunk& chunk, const std::vector<SourcePlane>& sources, const Chunk& there,
+            const FieldPlanes& to) {
     for (std::size_t s = 0; s < sources.size(); ++s) cells_[s] = packed(sources[s], s, chunk);
     runner_.run(cells_.data(), chunk.cells(), [&](const Region::Operator& op, float* const* out) {
       neighbours_.sum(op, sources, chunk, out);
@@ -134,14 +144,14 @@ class Worker {
                   target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
       }
     }
-    return to != nullptr ? finish(chunk, to) : Tally{};
+    return to.first != nullptr ? finish(there, to) : Tally{};
   }
 
   // What the region reads of a field without margins.
-  std::vector<SourcePlane> sources_in(const float* field) const {
+  std::vector<SourcePlane> sources_in(const FieldPlanes& field) const {
     std::vector<SourcePlane> sources;
-    for (const auto& plane : region_.sources) {
-      sources.push_back({field + plane.channel * grid_.height * grid_.width, grid_.width, false});
+    for (const auto& [value, channel] : region_.sources) {
+      sources.push_back({field.first + channel * field.plane, grid_.width, false});
     }
     return sources;
   }
@@ -163,12 +173,12 @@ class Worker {
   }
 
   // The step around the law. A chunk is contiguous in the bare grid.
-  Tally finish(const Chunk& chunk, float* to) {
+  Tally finish(const Chunk& chunk, const FieldPlanes& to) {
     const Timed timed(finish_.profile, finish_.profile->around_law());
     const auto first = chunk.y * grid_.width + chunk.x;
     for (std::size_t c = 0; c < out_.size(); ++c) {
       delta_[c] = located((*finish_.delta)[c]);
-      out_[c] = to + static_cast<std::int64_t>(c) * grid_.height * grid_.width + first;
+      out_[c] = to.first + static_cast<std::int64_t>(c) * to.plane + first;
     }
     if (finish_.physics == nullptr) {
       for (std::size_t c = 0; c < out_.size(); ++c) std::copy(delta_[c], delta_[c] + chunk.cells(), out_[c]);
@@ -185,7 +195,9 @@ class Worker {
 
   const Region& region_;
   const std::vector<SourcePlane>& sources_;
-  std::vector<SourcePlane> in_out_, in_between_;  // the same in fields on the way, where there are any
+  FieldPlanes state_;                                   // of a chunk alone, on the way
+  std::vector<SourcePlane> in_state_;                   // the same as `sources_`, there
+  std::array<std::vector<SourcePlane>, 2> in_between_;  // and in fields on the way
   const std::vector<Target>& targets_;
   const Layout& grid_;
   const Finish& finish_;

@@ -705,6 +705,33 @@ def test_a_field_that_explodes_is_kept_at_its_last_finite_step(tmp_path: Path) -
     np.testing.assert_allclose(engine.state(), 1e38, rtol=1e-5)
 
 
+TOO_LARGE = """
+import resource, sys
+from atheria_core import Engine
+engine = Engine()
+engine.load_model(sys.argv[1])
+now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (now + 2**30, resource.RLIM_INFINITY))
+try:
+    engine.reset("zeros", 0, (16384, 16384))
+except MemoryError as error:
+    print(error)
+engine.step_native()
+print(engine.step_count)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read off /proc")
+def test_a_grid_that_does_not_fit_the_memory(exported: Callable) -> None:
+    _, path = exported("mlp")
+    ended = subprocess.run([sys.executable, "-c", TOO_LARGE, str(path)], capture_output=True, text=True)
+    assert ended.stdout.splitlines() == [
+        "there is too little memory for this: a smaller `grid` or fewer `universes` need less; an unbounded "
+        "universe, which has no `grid`, needs as much as its matter",
+        "1",
+    ], ended.stderr
+
+
 def test_a_description_is_bounded(exported: Callable, tmp_path: Path) -> None:
     _, path = exported("mlp")
 

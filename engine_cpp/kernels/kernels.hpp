@@ -75,26 +75,42 @@ struct Sum {
   std::int64_t stride, out_stride;  // from one row to the next of the terms, and of `out`
 };
 
-// A sum over the nearest neighbours in a plane, of rows of whole vectors.
-struct NearestSum {
+// Sums over the nearest neighbours in planes, of rows of whole vectors.
+struct NearestSums {
   struct Column {
-    float above, here, below;
+    float above = 0, here = 0, below = 0;
+    bool operator==(const Column&) const = default;
   };
-  // What the columns beside a cell are: both 0, the right one `ratio` times the left one, or two of their
-  // own.
-  enum class Sides : std::uint8_t { none, alike, apart };
+  // Of the columns beside a cell, times a factor each, and of the one that it is in.
+  struct Sum {
+    float left = 0, right = 0;
+    Column middle;
+    float constant = 0;
+    bool operator==(const Sum&) const = default;
+  };
+  // One or two sums that see the same columns beside a cell, of some planes alike. Two see nothing else in
+  // the one of them, or in both.
+  struct Group {
+    Column left, right;
+    bool has_sides, is_alike;  // one sum where they are not
+    Sum sums[2];
+    std::int64_t count,
+        middles;  // of sums, and how many of them, the last ones, see the column in the middle
+    std::int64_t planes;
+    const std::int64_t* sources;  // of each plane
+    const std::int64_t* results;  // of each plane's sums, their places in `out`
+  };
   static constexpr std::int64_t nothing = INT64_MIN;  // but zeros
 
-  Column left, middle, right;
-  Sides sides;
-  float ratio;
-  bool has_middle;
-  float constant;
-  const float* const* rows;  // `height`, and one above and one below
+  const Group* groups;
+  std::int64_t group_count;
+  const float* const* planes;  // of each source, in the column of the first cell
+  const std::int64_t* rows;    // from there: one above the first, `height`, and one below the last
+  const float* zeros;          // a row of them
   std::int64_t height, width;
   // From a row's first cell to the one on its left, and to the one on the last cell's right.
   std::int64_t to_left, to_right;
-  float* out;  // row after row
+  float* const* out;  // row after row
 };
 
 // The step around a law, on one run of cells.
@@ -173,7 +189,7 @@ struct Kernels {
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
   void (*sum)(const Sum& sum);
-  void (*sum_nearest)(const NearestSum& sum);
+  void (*sum_nearest)(const NearestSums& task);
   Tally (*advance)(const Advance& step, std::int64_t cells);
   Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);

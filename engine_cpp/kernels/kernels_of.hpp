@@ -12,6 +12,8 @@ namespace {
 // Sized so that the accumulators of a block, its inputs and one weight stay in registers.
 #if defined(__AVX512F__)
 constexpr std::int64_t block_outputs = 8, block_vectors = 3;
+#elif defined(__AVX2__)
+constexpr std::int64_t block_outputs = 4, block_vectors = 3;
 #else
 constexpr std::int64_t block_outputs = 4, block_vectors = 2;
 #endif
@@ -48,7 +50,7 @@ inline void with_activation(const Affine& a, Use use) {
   }
 }
 
-// `outputs` <= block_outputs rows of `vectors` vectors from cell `first` on, the last one of `last` cells.
+// Up to block_outputs rows of `vectors` vectors from cell `first` on, the last one of `last` cells.
 template <std::int64_t vectors>
 inline void multiply_block(const Product& task, const float* weights, std::int64_t output, std::int64_t first,
                            std::int64_t last) {
@@ -70,26 +72,53 @@ inline void multiply_block(const Product& task, const float* weights, std::int64
       for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] += weight * x[v];
     }
   }
-  const auto activation = task.activation;
-  const bool is_usual = activation == Activation::elu && task.alpha == 1.0F;
   const auto rows = task.outputs - output < block_outputs ? task.outputs - output : block_outputs;
-  if (activation != Activation::none) {
-#pragma GCC unroll 8
-    for (std::int64_t o = 0; o < block_outputs; ++o) {
-#pragma GCC unroll 3
-      for (std::int64_t v = 0; v < vectors; ++v) {
-        sums[o][v] = is_usual ? elu(sums[o][v]) : activate(activation, task.alpha, sums[o][v]);
-      }
-    }
-  }
-#pragma GCC unroll 8
-  for (std::int64_t o = 0; o < block_outputs; ++o) {
-    if (o >= rows) break;
+  const auto store_row = [&](std::int64_t o, const Vector(&row)[vectors]) {
     float* const to = task.out[output + o] + first;
 #pragma GCC unroll 3
     for (std::int64_t v = 0; v < vectors; ++v) {
-      store(to + v * lanes, sums[o][v], v + 1 == vectors ? last : lanes);
+      store(to + v * lanes, row[v], v + 1 == vectors ? last : lanes);
     }
+  };
+  const auto store_all = [&] {
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < block_outputs; ++o) {
+      if (o >= rows) break;
+      store_row(o, sums[o]);
+    }
+  };
+  const auto activate_and_store = [&](auto change) {
+#if defined(__AVX512F__)
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < block_outputs; ++o) {
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < vectors; ++v) sums[o][v] = change(sums[o][v]);
+    }
+    store_all();
+#else
+    // The sums fill the registers: they wait in memory, lest what an activation needs be there.
+    Vector waiting[block_outputs][vectors];
+#pragma GCC unroll 8
+    for (std::int64_t o = 0; o < block_outputs; ++o) {
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < vectors; ++v) waiting[o][v] = sums[o][v];
+    }
+    asm volatile("" : "+m"(waiting));
+#pragma GCC unroll 1
+    for (std::int64_t o = 0; o < rows; ++o) {
+      Vector row[vectors];
+#pragma GCC unroll 3
+      for (std::int64_t v = 0; v < vectors; ++v) row[v] = change(waiting[o][v]);
+      store_row(o, row);
+    }
+#endif
+  };
+  if (task.activation == Activation::none) {
+    store_all();
+  } else if (task.activation == Activation::elu && task.alpha == 1.0F) {
+    activate_and_store([](Vector x) { return elu(x); });
+  } else {
+    activate_and_store([&](Vector x) { return activate(task.activation, task.alpha, x); });
   }
 }
 
@@ -253,72 +282,6 @@ void sum(const Sum& sum) {
     std::int64_t x = 0;
     for (; x + 4 * lanes <= sum.width; x += 4 * lanes) sum_block<4>(sum, y, x, lanes);
     for (; x < sum.width; x += lanes) sum_block<1>(sum, y, x, sum.width - x);
-  }
-}
-
-template <NearestSum::Sides sides, bool has_middle>
-inline void sum_nearest_of(const NearestSum& sum) {
-  constexpr bool has_sides = sides != NearestSum::Sides::none;
-  constexpr bool alike = sides == NearestSum::Sides::alike;
-  const Vector constant = splat(sum.constant);
-  const auto width = sum.width;
-  float* out = sum.out;
-  for (std::int64_t y = 0; y < sum.height; ++y, out += width) {
-    const auto column = [rows = sum.rows + y](const NearestSum::Column& of, std::int64_t x) {
-      return of.above * load(rows[0] + x) + of.here * load(rows[1] + x) + of.below * load(rows[2] + x);
-    };
-    const auto beside = [&](const NearestSum::Column& of, std::int64_t to, std::int64_t lane) {
-      return to == NearestSum::nothing ? Vector{} : column(of, to - lane);
-    };
-    Vector before{};
-    Vector left{};
-    Vector right{};
-    if constexpr (has_sides) {
-      before = beside(sum.left, sum.to_left, lanes - 1);
-      left = column(sum.left, 0);
-      right = alike ? left : column(sum.right, 0);
-    }
-    const Vector first = right;
-    const auto add = [&](std::int64_t x, auto next_of) {
-      Vector v = constant;
-      if constexpr (has_middle) v += column(sum.middle, x);
-      if constexpr (has_sides) {
-        const Vector next = next_of(alike ? sum.left : sum.right);
-        v += moved_right(before, left);
-        if constexpr (alike) {
-          v += sum.ratio * moved_left(left, next);
-          before = left;
-          left = next;
-        } else {
-          v += moved_left(right, next);
-          before = left;
-          right = next;
-        }
-      }
-      store(out + x, v);
-    };
-    std::int64_t x = 0;
-    for (; x + lanes < width; x += lanes) {
-      add(x, [&](const NearestSum::Column& of) { return column(of, x + lanes); });
-      if constexpr (has_sides && !alike) left = column(sum.left, x + lanes);
-    }
-    add(x, [&](const NearestSum::Column& of) {
-      return sum.to_right == 0 ? first : beside(of, sum.to_right, 0);
-    });
-  }
-}
-
-void sum_nearest(const NearestSum& sum) {
-  using Sides = NearestSum::Sides;
-  switch (sum.sides) {
-    case Sides::none:
-      return sum_nearest_of<Sides::none, true>(sum);
-    case Sides::alike:
-      return sum.has_middle ? sum_nearest_of<Sides::alike, true>(sum)
-                            : sum_nearest_of<Sides::alike, false>(sum);
-    case Sides::apart:
-      return sum.has_middle ? sum_nearest_of<Sides::apart, true>(sum)
-                            : sum_nearest_of<Sides::apart, false>(sum);
   }
 }
 
@@ -603,6 +566,7 @@ void largest(const float* rows, std::int64_t stride, std::int64_t count, std::in
   }
 }
 
+#include "kernels/nearest.hpp"
 #include "kernels/winograd.hpp"
 #if defined(__AVX512BF16__)
 #include "kernels/cells.hpp"
