@@ -53,8 +53,8 @@ def main(command: str, schema: type[Any], job: str, sweep: str | None = None, sp
                 raise  # the sweep reports it
             sys.exit(_message(command, error) if speaks else 1)
 
-    endings.interrupt_on_signals()
     try:
+        endings.interrupt_on_signals()
         arguments = _check_command_line(command, schema, job, speaks, is_swept=sweep is not None)
         if sweep is not None and arguments.multirun and not _only_shows(arguments):
             _sweep(command, sweep, arguments.overrides)

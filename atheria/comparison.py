@@ -12,6 +12,7 @@ from atheria import strip
 from atheria.colours import CATEGORIES
 from atheria.figures import save
 from atheria.observables import LABELS
+from atheria.tables import as_text
 from atheria.views import Density, Frame, Phase
 
 SHOWN = {
@@ -86,6 +87,7 @@ def with_twins(laws: Sequence[LawCurves]) -> list[LawCurves]:
 def tables(laws: Sequence[LawCurves], conditions: Sequence[Condition]) -> str:
     """Last values, mean ± standard deviation over universes: a table for each condition, a column a law."""
     columns = with_twins(laws)
+    labels = [law.label for law in columns]
     parts = []
     for condition in conditions:
         rolled = [law.curves[condition] for law in columns]
@@ -93,10 +95,10 @@ def tables(laws: Sequence[LawCurves], conditions: Sequence[Condition]) -> str:
         if any(curves.steps[-1] < curves.planned for curves in rolled):
             rows.append(["until step", *(str(curves.steps[-1]) for curves in rolled)])
         title = f"{condition.name}, step {max(curves.planned for curves in rolled)}"
-        parts.append(_table(title, [law.label for law in columns], rows))
+        parts.append(as_text([[title, *labels], *rows], figures=True))
     names = list(columns[0].responses)
     rows = [[name, *(f"{law.responses[name]:.4g}" for law in columns)] for name in names]
-    parts.append(_table("responses", [law.label for law in columns], rows))
+    parts.append(as_text([["responses", *labels], *rows], figures=True))
     return "\n\n".join(parts)
 
 
@@ -166,15 +168,3 @@ def _coloured(laws: Sequence[LawCurves]) -> list[tuple[LawCurves, str]]:
 
 def _spread(values: NDArray[np.float64]) -> str:
     return f"{values.mean():.4g} ± {values.std():.2g}"
-
-
-def _table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [[title, *heads], *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )

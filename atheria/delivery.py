@@ -258,10 +258,13 @@ def _request(folder: Path, store: Store, run_id: str, records: Sequence[Record])
             path = folder / file
             path.stat()
             store.send_image(run_id, path, key, step, at)
+        case Status("RUNNING", at):
+            # Nobody logs a run that has ended, though a full disk may have kept its journal from saying so.
+            if journal.is_held(folder):
+                store.set_status(run_id, "RUNNING", at)
         case Status(status, at):
             store.set_status(run_id, status, at)
-            if status != "RUNNING":
-                store.delete_twins(run_id, journal.identity(folder))
+            store.delete_twins(run_id, journal.identity(folder))
         case _:
             store.send(
                 run_id,

@@ -115,6 +115,8 @@ def interrupt_on_signals(is_preempted: Callable[[], bool] = lambda: False) -> No
     for number in _heard():
         if number != signal.SIGINT:
             signal.signal(number, stop)
+        elif signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)  # `atheria/__init__.py` has left at once so far
 
 
 @contextmanager

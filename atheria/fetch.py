@@ -9,8 +9,15 @@ from atheria import law_cache, proven
 from atheria.artifact import FILE_NAME
 from atheria.config import UserError
 from atheria.progress import warn
-from atheria.stores import shown, store_uri
-from atheria.tracking import LAW_DIGEST_TAG, OutageError, Store, StoredRun, find_run
+from atheria.stores import shown, store_uri, where
+from atheria.tracking import (
+    LAW_DIGEST_TAG,
+    MissingArtifactError,
+    OutageError,
+    Store,
+    StoredRun,
+    find_run,
+)
 
 BEST_LOSS = "best/loss"
 """Metric: ``eval/loss`` of the checkpoint that a run has exported."""
@@ -86,14 +93,18 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
         return known
     digest = run.tag(LAW_DIGEST_TAG)
     if digest is None or not law_cache.is_digest(digest):
-        remedy = f"export it: python -m atheria.export run_id={run_id}"
+        remedy = f"export it: python -m atheria.export run_id={run_id}{where(tracking_uri)}"
         if parent := run.parent:
             remedy = f"it is a child of the run that has one: run_id={parent}"
         raise UserError(
             f"run '{run_id}' in {shown(run.uri)} has no exported law (tag `{LAW_DIGEST_TAG}`); {remedy}"
         )
     with tempfile.TemporaryDirectory() as folder:
-        law = law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
+        try:
+            law = law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
+        except MissingArtifactError as error:
+            anew = f"python -m atheria.export run_id={run_id}{where(tracking_uri)}"
+            raise UserError(f"{error}\nor export it anew: {anew}") from None
     proven.accept(law)
     return law
 

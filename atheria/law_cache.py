@@ -38,7 +38,8 @@ def law(run_id: str, digest: str, fetch: Callable[[], Path]) -> Path:
         fetch: Returns a file whose content is verified here.
 
     Raises:
-        UserError: What was fetched does not have the digest, and is not kept; or the cache takes nothing.
+        UserError: It cannot be fetched; or what was fetched does not have the digest, and is not kept; or the
+            cache takes nothing.
     """
     if not run_id.isalnum() or not is_digest(digest):  # they name folders
         raise UserError(
@@ -63,8 +64,15 @@ def _keep(path: Path, run_id: str, digest: str, fetch: Callable[[], Path]) -> No
         if path.is_file() and sha256(path) != digest:
             path.unlink()
         if not path.is_file():
-            fetched = fetch()
-            if (found := sha256(fetched)) != digest:
+            try:
+                fetched = fetch()
+                found = sha256(fetched)
+            except OSError as error:  # not the cache's fault
+                raise UserError(
+                    f"the law of run '{run_id}' cannot be fetched: {error}; see that the store's files can "
+                    "be read, and that there is room for temporary ones"
+                ) from error
+            if found != digest:
                 fetched.unlink()
                 raise UserError(
                     f"the law of run '{run_id}' was changed after its export: its digest is {found}, "

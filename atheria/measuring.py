@@ -21,6 +21,16 @@ def series(observed: list[list[dict[str, float]]]) -> Series:
     }
 
 
+def step_drift(before: list[dict[str, float]], after: list[dict[str, float]]) -> NDArray[np.float64]:
+    """|N_{t+1} - N_t| / N_t of each universe, (B,), from what was observed before and after a step."""
+    energies = (
+        torch.tensor([universe["energy"] for universe in universes], dtype=torch.float64)
+        for universes in (before, after)
+    )
+    values: NDArray[np.float64] = observables.drift(*energies).numpy()
+    return values
+
+
 def measured(initial: NDArray[np.float32], psi: NDArray[np.float32], torus: bool) -> Series:
     """Everything that is measured on each universe, (B,) each.
 

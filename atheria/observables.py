@@ -101,9 +101,9 @@ def measure(psi: Tensor, torus: bool) -> dict[str, Tensor]:
 def compare(initial: Tensor, psi: Tensor) -> dict[str, Tensor]:
     """What two fields of the same universes are to each other, by name, (B,) float64 each.
 
-    ``norm_drift``: |N_t - N_0| / N_0, from 0; of consecutive fields, the drift of one step. ``fidelity``:
-    |<psi_0|psi_t>|^2 / (N_0 N_t), from 0 to 1 (alike but for a factor), the squared overlap of two pure
-    states (Jozsa, 1994). Both are 0 where the initial field has no energy.
+    ``norm_drift``: |N_t - N_0| / N_0, from 0; see `drift`. ``fidelity``: |<psi_0|psi_t>|^2 / (N_0 N_t), from
+    0 to 1 (alike but for a factor), the squared overlap of two pure states (Jozsa, 1994). Both
+    are 0 where the initial field has no energy.
 
     Args:
         initial: psi_0, (B, 2d, H, W).
@@ -113,9 +113,21 @@ def compare(initial: Tensor, psi: Tensor) -> dict[str, Tensor]:
     energy_before, energy_after = total_energy(before), total_energy(after)
     overlap = (to_complex(before).conj() * to_complex(after)).sum(dim=(1, 2, 3))
     return {
-        "norm_drift": ratio((energy_after - energy_before).abs(), energy_before),
+        "norm_drift": drift(energy_before, energy_after),
         "fidelity": ratio(overlap.abs().square(), energy_before * energy_after),
     }
+
+
+def drift(before: Tensor, after: Tensor) -> Tensor:
+    """|N' - N| / N of two energies, from 0; 0 where there was none.
+
+    Of a start and now it is ``norm_drift``, of two consecutive fields ``step_drift``.
+
+    Args:
+        before: N, (B,) or any shape.
+        after: N', of the same shape.
+    """
+    return ratio((after - before).abs(), before)
 
 
 def _axis(p: Tensor, circular: bool) -> tuple[Tensor, Tensor]:

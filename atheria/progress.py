@@ -1,6 +1,7 @@
 """Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Mapping
 
@@ -9,6 +10,13 @@ from tqdm import tqdm
 WARNING = "warning: "
 
 _SECONDS_BETWEEN_LINES = 10.0
+
+
+class _Bar(tqdm):  # type: ignore[type-arg]  # which only the stubs know
+    """With a lock for threads alone: tqdm's own is a semaphore too, which a killed process leaves behind."""
+
+
+_Bar.set_lock(threading.RLock())
 
 
 class Progress:
@@ -22,7 +30,7 @@ class Progress:
 
     def __init__(self, total: int, unit: str, done: int = 0) -> None:
         self._on_terminal = sys.stderr.isatty()
-        self._bar = tqdm(
+        self._bar = _Bar(
             total=total,
             initial=done,
             unit=unit,
@@ -53,7 +61,7 @@ class Progress:
 
     def say(self, line: str) -> None:
         """Prints a line without disturbing the bar."""
-        tqdm.write(line)
+        _Bar.write(line)
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -63,5 +71,5 @@ class Progress:
 
 def warn(text: str) -> None:
     """Prints a warning to stderr without disturbing a bar; any thread may."""
-    tqdm.write(f"{WARNING}{text}", file=sys.stderr)
+    _Bar.write(f"{WARNING}{text}", file=sys.stderr)
     sys.stderr.flush()

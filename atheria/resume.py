@@ -174,6 +174,26 @@ def local_copy(run: Known, config: TrainConfig) -> Path:
     return _made_folder(run, config)
 
 
+def best_checkpoint(run: Known, folder: Path) -> dict[str, Any]:
+    """The best checkpoint of a run that has finished, from its folder, or else fetched into it.
+
+    Raises:
+        UserError: Neither the folder nor the store has it.
+    """
+    path, stored = folder / checkpoint.BEST, run.stored
+    if not path.is_file() and stored is not None:
+        with tempfile.TemporaryDirectory() as temporary:
+            for fetched in _best(stored, 1, Path(temporary)):
+                checkpoint.write(fetched.read_bytes(), path)
+    if not path.is_file():
+        nor = f", nor does {shown(stored.uri)} have it" if stored is not None else ""
+        raise UserError(
+            f"run '{run.run_id}' has finished, but its best checkpoint '{short(path)}' is not there{nor}; "
+            "put it back, or go on from its last one: raise `trainer.episodes`"
+        )
+    return checkpoint.load(path)
+
+
 def _best(stored: StoredRun, most: int, folder: Path) -> Iterator[Path]:
     """Fetches the best checkpoints that a store has; none of a run that was ended early enough."""
     for rank in range(most):

@@ -28,7 +28,7 @@ from atheria.journal import (
     Tags,
 )
 from atheria.progress import warn
-from atheria.stores import shown, sqlite_file, store_uri, without_credentials
+from atheria.stores import how_to_send, shown, sqlite_file, store_uri, without_credentials
 from atheria.tracking import (
     LONGEST_VALUE,
     MOST_METRICS,
@@ -145,13 +145,10 @@ class LoggedRun:
                 f"{lost} bytes of the journal in {short(self.folder)} found no room on the disk and are lost"
             )
         if left:
-            output = self.folder.parent.parent
             assert self.uri is not None
-            at = "" if output == Path("outputs").absolute() else f" output={short(output)}"
-            at += "" if self.uri == without_credentials(self.uri) else " tracking.uri=..."
             warn(
                 f"{left} records of the run wait in {short(self.folder)}; once {shown(self.uri)} answers: "
-                f"python -m atheria.sync{at}"
+                f"{how_to_send(self.uri, self.folder.parent.parent)}"
             )
 
     def _say_how_it_ended(self) -> None:
@@ -262,8 +259,10 @@ def go_on_with(stored: StoredRun, folder: Path, tags: Sequence[str] = ()) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     records = Journal(folder)
     records.append(journal.Earlier(stored.last_steps()))
+    records.append(Status(stored.status, journal.now()))  # else a finished run would pass for one under way
     records.close()
-    journal.write_delivered(folder, journal.Delivered(stored.run_id, journal.delivered(folder).offset))
+    *_, (_, end) = journal.read(folder)
+    journal.write_delivered(folder, journal.Delivered(stored.run_id, end))  # all of it is the store's
     known_by = {key: value for key in tags if (value := stored.tag(key)) is not None}
     store = without_credentials(stored.uri)
     identity = Identity(stored.id, store, stored.experiment, stored.name, stored.started, known_by)

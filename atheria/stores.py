@@ -7,7 +7,8 @@ from pathlib import Path
 from atheria.config import TrackingConfig, UserError, as_override
 from atheria.files import short
 
-DEFAULT_STORE = "outputs/mlflow.db"
+DEFAULT_OUTPUT = "outputs"
+DEFAULT_STORE = f"{DEFAULT_OUTPUT}/mlflow.db"
 ARTIFACTS = "mlartifacts"
 """Folder of the artifacts of a store without a server: beside an SQLite file, or in ``outputs``."""
 SQLITE = "sqlite:///"
@@ -59,13 +60,45 @@ def shown(uri: str) -> str:
     return without_credentials(uri)
 
 
-def how_to_look(tracking: TrackingConfig) -> str:
-    """What to type, or the address to open, to see the runs of an experiment in MLflow's UI."""
+def where(uri: str | None, output: str | Path = DEFAULT_OUTPUT) -> str:
+    """What a command that is printed must say to find what another one has made.
+
+    Args:
+        uri: The store, as it was configured.
+        output: The output folder.
+
+    Returns:
+        Overrides, each behind a space: none for what is found by default.
+    """
+    given = {}
+    if uri:
+        given["tracking.uri"] = shown(uri)
+    if Path(output).absolute() != Path(DEFAULT_OUTPUT).absolute():
+        given["output"] = short(Path(output).absolute())
+    return "".join(f" {as_override(key, value)}" for key, value in given.items())
+
+
+def how_to_look(tracking: TrackingConfig, output: str | Path) -> list[str]:
+    """What to type, or the address to open, to see the runs of an experiment in MLflow's UI.
+
+    Args:
+        tracking: The store and the experiment.
+        output: The output folder, from which a store gets first what was logged offline.
+    """
     uri = store_uri(tracking.uri)
+    experiment = as_override("tracking.experiment", tracking.experiment)
+    look = f"python -m atheria.ui{where(tracking.uri)} {experiment}"
     if uri.startswith("http"):
-        return f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
-    given = {"tracking.uri": shown(tracking.uri) if tracking.uri else None}
-    given["tracking.experiment"] = tracking.experiment
-    return " ".join(
-        ["python -m atheria.ui", *(as_override(key, value) for key, value in given.items() if value)]
-    )
+        look = f"{shown(uri).rstrip('/')}/?workflowType=machine_learning"
+    return [how_to_send(uri, output), look] if tracking.mode == "offline" else [look]
+
+
+def how_to_send(uri: str, output: str | Path) -> str:
+    """What to type to send what waits in an output folder; credentials are for the user to fill in.
+
+    Args:
+        uri: The store that it waits for; a journal says which one, but for credentials.
+        output: The folder.
+    """
+    credentials = "" if uri == without_credentials(uri) else " tracking.uri=..."
+    return f"python -m atheria.sync{where(None, output)}{credentials}"

@@ -7,6 +7,7 @@ artifacts in ``outputs/mlartifacts``.
 import logging
 import os
 import re
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -399,8 +400,13 @@ class StoredRun:
                 raise OutageError(
                     f"'{path}' of run '{self.run_id}' cannot be fetched: {_first_line(error)}"
                 ) from None
+            wanted = PurePosixPath(path)
+            there = ", ".join(PurePosixPath(file.path).name for file in beside) or "nothing"
             raise MissingArtifactError(
-                f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)} ({_first_line(error)})"
+                f"run '{self.run_id}' has no artifact '{path}' in {shown(self.uri)}, where "
+                f"'{wanted.parent}' holds {there}: it was never written, or was lost; put a copy back: "
+                f"MLFLOW_TRACKING_URI={shlex.quote(shown(self.uri))} mlflow artifacts log-artifact --run-id "
+                f"{self.run_id} --local-file {wanted.name} --artifact-path {wanted.parent}"
             ) from None
 
     def log_file(self, path: Path, folder: str) -> None:
@@ -450,15 +456,19 @@ def _client(uri: str, create: bool) -> MlflowClient:
 
 
 def _check_writable(file: Path) -> None:
-    """Raises UserError where an SQLite file cannot be written, which MLflow takes a minute to find."""
-    existing = file
-    while not existing.exists():
-        existing = existing.parent
-    if not os.access(existing, os.W_OK):
-        raise UserError(
-            f"the tracking store {SQLITE}{short(file)} cannot be written to: '{short(existing)}' is "
-            "read-only; choose another: tracking.uri=... or MLFLOW_TRACKING_URI"
-        )
+    """Raises UserError where an SQLite file cannot be written, which MLflow takes a minute to find.
+
+    Its folder must take files too: SQLite makes its journal beside the file.
+    """
+    folder = file.parent
+    while not folder.exists():
+        folder = folder.parent
+    for place in (folder, *([file] if file.exists() else [])):
+        if not os.access(place, os.W_OK):
+            raise UserError(
+                f"the tracking store {SQLITE}{short(file)} cannot be written to: '{short(place)}' is "
+                "read-only; choose another: tracking.uri=... or MLFLOW_TRACKING_URI"
+            )
 
 
 @contextmanager

@@ -107,7 +107,8 @@ class Trainer:
         segments = _segments(steps, settings.truncate)
         evaluations = []
         for length in segments:
-            state, evaluation = self._roll(dynamics, state.detached(), batch.initial, length)
+            state, rolled = self._roll(dynamics, state.detached(), batch.initial, length)
+            evaluation = self._objective(rolled)
             self._check_finite(evaluation.loss)
             loss = evaluation.loss.mean() / len(segments)
             loss.backward()  # type: ignore[no-untyped-call]
@@ -143,30 +144,33 @@ class Trainer:
         divided by mean rho, which decay alone does not lower. ``eval/selection`` is the mean of both
         losses: what the best law and a plateau of the learning rate are told by.
         """
-        initial, final, evaluation = self._evaluate_at(0.0)
+        rolled, evaluation = self._evaluate_at(0.0)
+        final = rolled.final
         measured = observables.measure(final, self._config.physics.boundary == "torus")
-        everything = _mean([evaluation]) | measured | observables.compare(initial, final)
+        everything = _mean([evaluation]) | measured | observables.compare(rolled.initial, final)
+        energies = (total_energy(psi.double()) for psi in (rolled.previous, final))
+        everything["step_drift"] = observables.drift(*energies)
         if "symmetry" in evaluation.terms:
             rho = energy_density(final).mean(dim=(1, 2))
             everything["symmetry_per_rho"] = ratio(evaluation.terms["symmetry"], rho)
         metrics = {f"eval/{name}": value.mean().item() for name, value in everything.items()}
         losses = [metrics["eval/loss"]]
         if self._channel is not None:
-            *_, evaluation = self._evaluate_at(self._config.noise.level)
+            _, evaluation = self._evaluate_at(self._config.noise.level)
             metrics |= {f"eval/noisy/{name}": value.item() for name, value in _mean([evaluation]).items()}
             losses.append(metrics["eval/noisy/loss"])
         return metrics | {"eval/selection": sum(losses) / len(losses)}
 
     @torch.no_grad()
-    def _evaluate_at(self, level: float) -> tuple[Tensor, Tensor, Evaluation]:
-        """The held-out universes at their beginning and at the horizon, and the objective there."""
+    def _evaluate_at(self, level: float) -> tuple[Trajectory, Evaluation]:
+        """The held-out universes up to the horizon, and the objective there."""
         settings = self._config.trainer
         dynamics = self._dynamics(self._config.seed ^ _HELD_OUT, level)
         initial = self._initial_states(settings.eval_universes, dynamics.seed, 0, settings.grid)
         self.law.eval()
-        state, evaluation = self._roll(dynamics, dynamics.start(initial), initial, self.horizon)
+        _, rolled = self._roll(dynamics, dynamics.start(initial), initial, self.horizon)
         self.law.train()
-        return initial, state.psi, evaluation
+        return rolled, self._objective(rolled)
 
     @torch.no_grad()
     def held_out_rollout(self, steps: int | None = None) -> Iterator[tuple[int, Tensor]]:
@@ -269,10 +273,10 @@ class Trainer:
 
     def _roll(
         self, dynamics: Dynamics, state: State, initial: Tensor, steps: int
-    ) -> tuple[State, Evaluation]:
+    ) -> tuple[State, Trajectory]:
         before = dynamics.rollout(state, steps - 1)
         after = dynamics.step(before)
-        return after, self._objective(Trajectory(initial, before.psi, after.psi, after.unnormalised))
+        return after, Trajectory(initial, before.psi, after.psi, after.unnormalised)
 
     def _descend(self) -> float:
         """One optimiser step; returns the norm of the gradient as it was."""

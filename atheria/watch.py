@@ -1,5 +1,6 @@
 """What a rollout keeps and measures of the engine's universes at a few of its steps."""
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,20 @@ LARGEST_FILM = 1024
 LARGEST_FRAME = 160
 """Pixels along a side of a frame of an unbounded universe, as many as a film strip shows without loss: beyond
 it a pixel stands for several cells."""
+
+
+def computed_by(info: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an engine's `info` says what computes: its threads do so on the CPU alone."""
+    keys = ("backend", "device", "threads", "precision")
+    return {key: info[key] for key in keys if key != "threads" or info["device"] == "cpu"}
+
+
+def engine_line(info: Mapping[str, Any]) -> str:
+    """The same for people."""
+    known = computed_by(info)
+    threads = known.get("threads")
+    at_once = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{known['backend']} on {known['device']}{at_once}"
 
 
 class Watch(Protocol):

@@ -18,6 +18,7 @@ from atheria.observables import compare, measure
 from atheria.philox import Lattice
 from atheria.physics import Dynamics
 from atheria.responses import fresh_law, responses
+from atheria.tables import as_text
 from atheria.train import train
 from atheria.trainer import Trainer
 
@@ -66,6 +67,10 @@ def test_the_figures_are_those_of_the_law(evaluated, in_run_folder: TrainedRun) 
     expected = {**measure(last, torus=True), **compare(start, last)}
     for name in ("energy", "von_neumann_entropy", "fidelity", "radius_of_gyration", "symmetry_score"):
         assert curves.values[name][-1] == pytest.approx(expected[name].numpy(), rel=1e-4), name
+    energy = curves.values["energy"]
+    changes = np.abs(np.diff(energy, axis=0)) / energy[:-1]
+    np.testing.assert_allclose(curves.values["step_drift"][1:], changes, rtol=1e-9)
+    assert curves.values["step_drift"][0].tolist() == [0, 0]
     survival = (expected["energy"] / measure(start, torus=True)["energy"]).numpy()
     assert curves.values["survival"][-1] == pytest.approx(survival, rel=1e-5)
 
@@ -149,6 +154,12 @@ def test_the_table_has_every_law_condition_and_figure(evaluated) -> None:
     assert row["step"] == "6"
     assert {row["law"] for row in rows} == {one.label for law in result.laws for one in (law, law.twin)}
     assert Image.open(result.folder / "laws.png").height > 4 * 2 * 150
+
+
+def test_a_table_is_set_in_columns() -> None:
+    rows = [["loss", "a", "bcd"], ["", "1 ± 0.1", "2"]]
+    assert as_text(rows) == "loss  a        bcd\n      1 ± 0.1  2"
+    assert as_text(rows, figures=True) == "loss        a  bcd\n      1 ± 0.1    2"
 
 
 def test_files_are_evaluated_and_not_logged(

@@ -186,6 +186,15 @@ def test_no_name_from_a_store_leaves_the_cache(run_id: str, digest: str) -> None
     assert not cache_folder().exists()
 
 
+def test_what_cannot_be_fetched_is_not_blamed_on_the_cache() -> None:
+    def fetch() -> Path:
+        raise FileNotFoundError(2, "No such file or directory", "gone/law.pt")
+
+    with pytest.raises(UserError, match=r"the law of run 'f00' cannot be fetched: .*gone/law.pt") as refused:
+        law_cache.law("f00", "0" * 64, fetch)
+    assert "ATHERIA_CACHE" not in str(refused.value)
+
+
 @pytest.mark.usefixtures("ready_store")
 @pytest.mark.parametrize("is_full", [True, False], ids=["full", "read-only"])
 def test_a_cache_that_takes_nothing_says_what_to_do(

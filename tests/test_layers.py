@@ -14,7 +14,7 @@ FLOORS = [
     {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
      "atheria.probability", "atheria.endings", "atheria.provenance", "atheria.probe", "atheria.colours",
-     "atheria.inline"},
+     "atheria.inline", "atheria.tables"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool", "atheria.launch", "atheria.sweeps",
      "atheria.sweeps.space", "atheria.views"},

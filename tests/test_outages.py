@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from atheria import journal
+from atheria import endings, journal
 from atheria.config import UserError
 from atheria.delivery import REFUSED, waiting
 from atheria.files import sha256
 from atheria.rollout import rollout
+from atheria.runs import PROCESS_TAG
 from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
@@ -226,6 +227,39 @@ def test_offline_runs_are_sent_by_sync_and_off_ones_never() -> None:
     assert pictures_of(client, run.info.run_id) == {("rollout", 0): 1, ("rollout", 3): 1}
     assert not (off.folder / "images").exists()
     assert rollout([f"run_id={offline.run_id}", "steps=2"]).run_id
+
+
+@pytest.mark.usefixtures("ready_store")
+def test_a_sync_sets_no_run_running_that_has_ended() -> None:
+    run = train([*FAST, "trainer.episodes=2"])
+    client = MlflowClient(run.tracking_uri)
+    client.set_terminated(run.run_id, "FAILED")  # as a run on a full disk says it, past its journal
+    records = journal.Journal(run.folder)
+    records.append(journal.Status("RUNNING", journal.now()))
+    records.append(journal.Metrics({"last": 1.0}, 1, journal.now()))
+    records.close()
+    assert sync() == 0
+    stored = client.get_run(run.run_id)
+    assert stored.data.metrics["last"] == 1.0
+    assert stored.info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("ready_store")
+@pytest.mark.parametrize(("is_gone", "status"), [(True, "KILLED"), (False, "RUNNING")])
+def test_a_run_that_a_sync_makes_is_not_left_running_where_its_process_is_gone(
+    is_gone: bool, status: str
+) -> None:
+    run = train([*FAST, "trainer.episodes=2", "tracking=offline"])
+    path = run.folder / journal.RECORDS
+    kept = [line for line in path.read_text().splitlines(keepends=True) if '"Status"' not in line]
+    path.write_text("".join(kept))
+    host, boot, namespace, pid, start = endings.this_process().split()
+    records = journal.Journal(run.folder)
+    records.append(journal.Tags({PROCESS_TAG: f"{host} {boot} {namespace} {pid} {int(start) + is_gone}"}))
+    records.close()
+    assert sync() == 0
+    (stored,) = MlflowClient(run.tracking_uri).search_runs(["1"])
+    assert stored.info.status == status
 
 
 def test_a_journal_that_cannot_be_read_holds_no_other_up() -> None:

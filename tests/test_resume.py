@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from atheria import checkpoint
 from atheria.config import UserError
+from atheria.export import export
 from atheria.stores import store_uri
 from atheria.sync import sync
 from atheria.train import train
@@ -256,6 +257,28 @@ def test_it_goes_on_from_a_store_that_has_no_best_checkpoint_yet(monkeypatch: py
     run = train([*SHORT, "trainer.resume=auto"])
     assert run.run_id == begun.name
     assert_equal_to_undisturbed(run.run_id, [*SHORT])
+
+
+def test_a_finished_run_whose_best_checkpoint_was_lost_says_what_is_missing_and_can_go_on() -> None:
+    run = train([*SHORT, "trainer.resume=auto"])
+    best = run.folder / "checkpoints/best.pth"
+    best.unlink()
+    assert train([*SHORT, "trainer.resume=auto"]).best == run.best  # the store has it
+    assert best.is_file()
+    for stored in Path("outputs/mlartifacts").rglob("best.pth"):
+        stored.unlink()
+    Path("outputs/runs").rename("elsewhere")
+    is_missing = f"run '{run.run_id}' has finished, but its best checkpoint '.*best.pth' is not there, nor"
+    for _ in range(2):  # without a folder, and with the one that was made
+        with pytest.raises(UserError, match=is_missing):
+            train([*SHORT, "trainer.resume=auto"])
+    lost = f"run '{run.run_id}' has no artifact 'checkpoints/best.pth' in .* holds .*last.pth"
+    with pytest.raises(UserError, match=lost) as refused:
+        export([f"run_id={run.run_id}"])
+    assert "export checkpoint=PATH output=law.pt" in str(refused.value)
+    longer = train([*STEADY, "trainer.episodes=8", f"trainer.resume={run.run_id}"])
+    assert longer.run_id == run.run_id
+    assert (longer.folder / "checkpoints/best.pth").is_file()
 
 
 def test_all_the_best_that_the_store_has_are_gone_on_with() -> None:

@@ -25,6 +25,7 @@ from atheria.rollout import rollout
 from atheria.stores import store_uri
 from atheria.tracking import LAW_DIGEST_TAG
 from atheria.train import train
+from atheria.watch import computed_by, engine_line
 
 from .conftest import SMALL
 
@@ -92,15 +93,31 @@ def test_what_only_python_measures(in_run_folder: TrainedRun, monkeypatch: pytes
     assert not set(result.measured) & set(result.observables)
     start, last = (torch.from_numpy(frame.psi[None]) for frame in result.frames)
     first_universe = {**compare(start, last), **measure(last, torus=True)}
-    assert set(result.measured) == set(first_universe) - set(result.observables)
+    assert set(result.measured) == set(first_universe) - set(result.observables) | {"step_drift"}
     assert {values.shape for values in result.measured.values()} == {(2, 5)}
-    for name, values in result.measured.items():
+    for name in set(first_universe) - set(result.observables):
+        values = result.measured[name]
         assert values[1, 0] == pytest.approx(first_universe[name].item()), name
     assert result.measured["fidelity"][0].tolist() == pytest.approx([1] * 5)
     monkeypatch.setattr("atheria.measuring.CELLS_MEASURED_TOGETHER", 200)  # two universes
     in_turn = rollout(options).measured
     for name, values in in_turn.items():
         assert np.allclose(values, result.measured[name], atol=1e-12), name
+
+
+@pytest.mark.parametrize("noise", [[], ["noise=thermal", "noise.level=0.3"]], ids=["quiet", "noise"])
+def test_the_drift_of_a_step_is_reported_beside_that_from_the_start(
+    in_run_folder: TrainedRun, noise: list[str]
+) -> None:
+    result = rollout(
+        [f"law={in_run_folder.law}", "steps=40", "frames=3", "universes=2", "observe_every=1", *noise]
+    )
+    energy, shown = result.observables["energy"], [frame.step for frame in result.frames]
+    assert shown == [0, 20, 40]
+    changes = np.abs(np.diff(energy, axis=0)) / energy[:-1]
+    np.testing.assert_allclose(result.measured["step_drift"][1:], changes[[19, 39]], rtol=1e-9)
+    assert result.measured["step_drift"][0].tolist() == [0, 0]
+    assert (result.measured["norm_drift"][1:] > 2 * result.measured["step_drift"][1:]).all()
 
 
 def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -113,6 +130,15 @@ def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "compiled on cpu" in printed
     assert "position_entropy" in printed
+
+
+def test_threads_are_named_where_they_compute() -> None:
+    info = {"backend": "torchscript", "device": "cuda:0", "threads": 2, "precision": "fp32"}
+    assert engine_line(info) == "torchscript on cuda:0"
+    assert "threads" not in computed_by(info)
+    on_cpu = {**info, "backend": "compiled", "device": "cpu"}
+    assert engine_line(on_cpu) == "compiled on cpu, 2 threads"
+    assert computed_by(on_cpu) == on_cpu
 
 
 def test_no_rollout_overwrites_another(in_run_folder: TrainedRun) -> None:
@@ -205,7 +231,8 @@ def test_runs_that_cannot_be_rolled_out(own_run: TrainedRun) -> None:
     with pytest.raises(UserError, match=f"it is a child of the run that has one: run_id={own_run.run_id}"):
         from_run(child.run_id)
     client.set_tag(bare.info.run_id, LAW_DIGEST_TAG, "0" * 64)
-    with pytest.raises(UserError, match="has no artifact 'law/law.pt'"):
+    lost = r"has no artifact 'law/law.pt' in .*, where 'law' holds nothing[^\0]*export it anew: python -m"
+    with pytest.raises(UserError, match=lost):
         from_run(bare.info.run_id)
     client.set_tag(bare.info.run_id, LAW_DIGEST_TAG, "../../etc/passwd")
     with pytest.raises(UserError, match="has no exported law"):

@@ -159,7 +159,8 @@ def test_a_second_ctrl_c_ends_the_jobs_of_a_sweep_as_kill_9_does() -> None:
     process.send_signal(signal.SIGINT)
     time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    end(process, code=130)
+    printed = end(process, code=130)
+    assert "leaked" not in printed, printed
     ended = statuses("at_once")
     assert ended.pop("") == "KILLED"
     assert set(ended.values()) == {"RUNNING"}, "they have saved"

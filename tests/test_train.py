@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import shlex
 import signal
 import struct
 import subprocess
@@ -21,14 +22,21 @@ from PIL import Image
 
 from atheria import checkpoint, exporting, initial_state
 from atheria.artifact import Description, read_description
-from atheria.config import TrackingConfig, UserError
+from atheria.cli import compose_config, to_settings
+from atheria.config import TrackingConfig, UiConfig, UserError, ViewConfig
+from atheria.evaluate import evaluate
 from atheria.export import export
+from atheria.fetch import find_law
 from atheria.files import sha256
 from atheria.files import short as shown_path
 from atheria.jobs.train import TrainedRun
 from atheria.laws import build
 from atheria.physics import Dynamics
+from atheria.promote import promote
+from atheria.rollout import rollout
 from atheria.stores import how_to_look, shown, store_uri
+from atheria.sync import sync
+from atheria.tracking import Store
 from atheria.train import train
 from atheria.trainer import Trainer
 
@@ -250,6 +258,62 @@ def test_the_command_is_plain_without_a_terminal_and_says_what_to_type_next() ->
     assert sorted(p.name for p in Path.cwd().iterdir()) == ["outputs"]
 
 
+@pytest.mark.no_store
+@pytest.mark.parametrize("mode", ["online", "offline", "off"])
+def test_what_is_said_to_type_next_finds_the_run(
+    mode: str, empty_store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_store(empty_store, Path("my store/runs.db"))
+    store, output = "tracking.uri='sqlite:///my store/runs.db'", "output='my output'"
+    run = train([*SMALL, "model=mlp", "trainer.episodes=1", f"tracking.mode='{mode}'", store, output])
+
+    def next_overrides() -> dict[str, list[str]]:
+        """The overrides of the commands printed last, by command."""
+        lines = capsys.readouterr().out.rpartition("\nnext\n")[2].splitlines()
+        return {words[2].removeprefix("atheria."): words[3:] for words in map(shlex.split, lines)}
+
+    commands = next_overrides()
+    assert (
+        set(commands)
+        == {"rollout", "view", "evaluate"}
+        | {
+            "online": {"ui"},
+            "offline": {"sync", "ui"},
+            "off": set(),
+        }[mode]
+    )
+    quick = [*commands["rollout"][:1], "steps=2", "grid=8", *commands["rollout"][3:]]
+    assert rollout(quick).folder.is_relative_to(Path("my output").absolute())
+    looked = next_overrides()["ui"] if mode == "online" else None
+    evaluation = evaluate([*commands["evaluate"], "steps=2", "noise=none", "universes=1"])
+    assert evaluation.folder.is_relative_to(Path("my output").absolute())
+    viewed = to_settings(ViewConfig, compose_config("view", commands["view"]))
+    find_law(viewed.run_id, viewed.law, None, viewed.tracking.uri)
+    if mode == "offline":
+        assert sync(commands["sync"]) == 0
+    if mode != "off":
+        assert looked in (None, commands["ui"])
+        tracking = to_settings(UiConfig, compose_config("ui", commands["ui"])).tracking
+        assert Store(store_uri(tracking.uri), create=False).runs("", experiment=tracking.experiment)
+        capsys.readouterr()
+        export([f"run_id={run.run_id}", store, "output=again.pt"])
+        rollout([*next_overrides()["rollout"], "steps=2", output])
+        promote([f"run_id={run.run_id}", "alias=champion", store])
+        rollout([*next_overrides()["rollout"], "steps=2", output])
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.no_store
+def test_ctrl_c_while_a_command_imports_ends_it_in_a_line() -> None:
+    """Hydra is the first of its imports that takes long; here, one that is interrupted."""
+    Path("hydra.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    process = train_process()
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (130, "", "interrupted\n")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_ends_as_killed(number: signal.Signals) -> None:
     process = train_process("trainer.episodes=100000", "trainer.eval_every=100000")
@@ -313,7 +377,9 @@ def test_an_interrupted_run_keeps_its_checkpoints_on_the_store_and_can_be_export
 def test_credentials_of_a_store_stay_secret(in_run_folder: TrainedRun, capsys) -> None:
     assert shown("http://ada:secret@host:5000/x") == "http://***@host:5000/x"
     for uri in ("http://ada:secret@host:5000", "postgresql://ada:secret@host/x"):
-        assert "secret" not in how_to_look(TrackingConfig("online", uri, "atheria", None))
+        for mode in ("online", "offline"):
+            look = how_to_look(TrackingConfig(mode, uri, "atheria", None), "outputs")
+            assert "secret" not in " ".join(look)
     for file in (in_run_folder.folder / "config.yaml", in_run_folder.folder / "checkpoints/best.pth"):
         assert b"tracking" not in file.read_bytes()
 
@@ -442,6 +508,22 @@ def test_a_disk_that_is_full_from_the_first_episode_on_says_how_to_go_on(
     again = train([*options, f"trainer.resume={run.info.run_id}"])
     assert again.run_id == run.info.run_id
     assert again.best["eval/loss"] < again.untrained["eval/loss"]
+
+
+@pytest.mark.no_store
+def test_a_store_in_a_read_only_folder_is_refused(small_disk: Path, empty_store: Path) -> None:
+    """Though its file can be written: SQLite makes its journal beside it."""
+    put_store(empty_store, Path("writable.db"))
+    store = small_disk / "mlflow.db"
+    store.touch()
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    subprocess.run(["mount", "--bind", "writable.db", store], check=True)
+    try:
+        store.write_bytes(store.read_bytes())
+        with pytest.raises(UserError, match=r"mlflow.db cannot be written to: .*small' is read-only; choose"):
+            train([*SMALL, f"tracking.uri=sqlite:///{store}"])
+    finally:
+        subprocess.run(["umount", store], check=True)
 
 
 @pytest.mark.no_store

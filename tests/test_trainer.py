@@ -225,10 +225,8 @@ def test_every_term_of_the_default_v4_moves_the_law() -> None:
     for _ in range(2):
         batch, _ = trainer._draw_batch(phase_of(trainer.episode, config.trainer))
         dynamics = trainer._dynamics(config.seed, level=0.05)
-        _, evaluation = trainer._roll(
-            dynamics, dynamics.start(batch.psi), batch.initial, config.trainer.steps
-        )
-        for name, term in evaluation.terms.items():
+        _, rolled = trainer._roll(dynamics, dynamics.start(batch.psi), batch.initial, config.trainer.steps)
+        for name, term in trainer._objective(rolled).terms.items():
             loss = config.trainer.loss[name] * term.mean()
             gradients = torch.autograd.grad(loss, list(trainer.law.parameters()), retain_graph=True)
             norm = torch.stack([g.norm() for g in gradients]).norm().item()
@@ -279,6 +277,8 @@ def test_an_evaluation_has_a_horizon_of_its_own() -> None:
     assert short == pytest.approx(1 - 0.9**6, rel=1e-4)
     assert long == pytest.approx(1 - 0.9**20, rel=1e-4)
     assert len([*trainers[1].held_out_rollout()]) == 11
+    for trainer in trainers:
+        assert trainer.evaluate()["eval/step_drift"] == pytest.approx(1 - 0.9**2, rel=1e-4)
 
 
 def test_extra_terms_can_be_added() -> None:

@@ -29,7 +29,7 @@ from atheria.exporting import Origin, export_law
 from atheria.fetch import check_names, find_law
 from atheria.files import atomically, check_writable, sha256, short
 from atheria.laws import Law
-from atheria.measuring import measured, series
+from atheria.measuring import measured, series, step_drift
 from atheria.progress import Progress
 from atheria.responses import fresh_law, responses
 from atheria.runs import start_run
@@ -125,7 +125,8 @@ def run(config: EvaluateConfig) -> Evaluation:
             print(f"run       {run_ids[-1]}, child of {law.run_id}")
     if run_ids:
         experiment = next(law.experiment for law in found if law.experiment)
-        print(f"next\n  {how_to_look(replace(config.tracking, experiment=experiment))}")
+        look = how_to_look(replace(config.tracking, experiment=experiment), config.output)
+        print("\n  ".join(["next", *look]))
     return Evaluation(evaluated, folder, run_ids)
 
 
@@ -265,11 +266,15 @@ def _roll(
     for mark in sorted({*strip.spread(config.steps, MOMENTS), *pictured}):
         before = engine.step_count
         try:
-            engine.step_native(mark - before)
+            engine.step_native(max(0, mark - before - 1))
+            earlier = engine.observables()
+            engine.step_native(mark - engine.step_count)
         except OverflowError:
             break
-        native = {name: value[0] for name, value in series([engine.observables()]).items()}
+        now = engine.observables()
+        native = {name: value[0] for name, value in series([now]).items()}
         found = {**measured(start, engine.state(before_noise=True), torus), **native}
+        found["step_drift"] = step_drift(earlier, now)
         energy = values[0]["energy"] if values else found["energy"]
         found["survival"] = found["energy"] / np.maximum(energy, 1e-300)
         steps.append(mark)

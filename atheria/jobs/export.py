@@ -23,7 +23,8 @@ from atheria.exporting import Origin, export_law, log_law
 from atheria.fetch import is_alias, run_named
 from atheria.files import check_writable, short
 from atheria.laws import Law
-from atheria.tracking import find_run
+from atheria.stores import where
+from atheria.tracking import MissingArtifactError, find_run
 
 SEED_BOUNDARY = "zeros"
 """Padding of the seed's laws, whose checkpoints do not say."""
@@ -73,13 +74,17 @@ def check(config: ExportConfig) -> None:
 def _export_run(config: ExportConfig, run_id: str) -> Path:
     run = find_run(run_id, config.tracking.uri)
     with tempfile.TemporaryDirectory() as folder:
-        state = checkpoint.load(run.download(checkpoint.BEST, Path(folder)))
+        try:
+            state = checkpoint.load(run.download(checkpoint.BEST, Path(folder)))
+        except MissingArtifactError as error:
+            other = "python -m atheria.export checkpoint=PATH output=law.pt"
+            raise UserError(f"{error}\nor export another checkpoint of it: {other}") from None
     law, origin = _law_of(state, config)
     origin = replace(origin, git_commit=run.tag("git_commit"))
     path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}").absolute()
     description = export_law(law, origin, path)
     log_law(run, path, description)
-    return _written(description, path, f"run_id={run_id}")
+    return _written(description, path, f"run_id={run_id}{where(config.tracking.uri)}")
 
 
 def _written(description: artifact.Description, path: Path, named: str) -> Path:

@@ -5,7 +5,7 @@ import re
 from atheria import law_cache
 from atheria.config import PromoteConfig, UserError, as_override
 from atheria.fetch import check_names, run_named
-from atheria.stores import shown, store_uri
+from atheria.stores import shown, store_uri, where
 from atheria.tracking import LAW_DIGEST_TAG, Store
 
 
@@ -34,11 +34,11 @@ def run(config: PromoteConfig) -> str:
     if not law_cache.is_digest(run.tag(LAW_DIGEST_TAG) or ""):
         raise UserError(
             f"run '{run_id}' in {shown(uri)} has no exported law; export it: python -m atheria.export "
-            f"run_id={run_id}"
+            f"run_id={run_id}{where(config.tracking.uri)}"
         )
     name = config.name or run.experiment
     version = store.promote(run, name, config.alias)
     named = f"{name}@{config.alias}"
     print(f"law       {named} is the law of run {run.run_id} (version {version})")
-    print(f"next\n  python -m atheria.rollout {as_override('law', named)}")
+    print(f"next\n  python -m atheria.rollout {as_override('law', named)}{where(config.tracking.uri)}")
     return named

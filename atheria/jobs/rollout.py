@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from atheria.config import (
 from atheria.fetch import check_names, find_law
 from atheria.files import atomically, check_writable, room_in, sha256, short
 from atheria.film import Film, check_format
-from atheria.measuring import series
+from atheria.measuring import series, step_drift
 from atheria.philox import Lattice
 from atheria.progress import Progress, warn
 from atheria.runs import start_run
@@ -38,7 +38,7 @@ from atheria.scattered import Cells, cells_of
 from atheria.stores import how_to_look
 from atheria.tracking import OutageError, find_run
 from atheria.views import VIEWS, Density, Field, Frame, Phase, View
-from atheria.watch import Watch, watch
+from atheria.watch import Watch, computed_by, engine_line, watch
 
 PRINTED = ("energy", "occupancy", "position_entropy", "ipr", "radius_of_gyration")
 PRINTED_OF_FRAMES = (
@@ -141,7 +141,7 @@ def run(config: RolloutConfig) -> Rollout:
         if result.film is not None:
             logged.log_file(result.film, "pictures")
     print(f"run       {logged.run_id}, child of {parent}")
-    print(f"next\n  {how_to_look(tracking)}")
+    print("\n  ".join(["next", *how_to_look(tracking, config.output)]))
     return result
 
 
@@ -182,7 +182,7 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         cells = f"{config.universes} x {height} x {width} cells"
     print(
         f"law       {description.law}, d_state {description.d_state}, from {short(law)}\n"
-        f"engine    {info['backend']} on {info['device']}, {info['threads']} threads; {cells}",
+        f"engine    {engine_line(info)}; {cells}",
         flush=True,
     )
     physics = {
@@ -199,7 +199,7 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         "noise": asdict(config.noise),
         "initial_state": asdict(initial),
         "observe_every": config.observe_every,
-        "engine": {key: info[key] for key in ("backend", "device", "threads", "precision")},
+        "engine": computed_by(info),
     }
 
 
@@ -254,16 +254,17 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
         for mark in sorted({*observed_steps, *strip_steps, *film_steps}):
             before = engine.step_count
             is_shown = mark in strip_steps or mark in film_steps
-            needs_earlier = is_shown and view.needs_before
-            stopped, earlier = _advance(engine, mark - before, watching if needs_earlier else None)
+            looks_back = watching if is_shown and view.needs_before else None
+            stopped, earlier = _advance(engine, mark - before, mark in strip_steps, looks_back)
             step = engine.step_count
             if step > before or mark == 0:
                 if stopped or mark in observed_steps:
                     observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
                 if stopped or mark in strip_steps:
-                    measured.append(watching.look(earlier))
+                    drift = _step_drift(earlier.observed, step, observed[-1][1])
+                    measured.append(watching.look(earlier.field) | {"step_drift": drift})
                 if not stopped and mark in film_steps:
-                    camera.add(Frame(step, watching.field(), earlier))
+                    camera.add(Frame(step, watching.field(), earlier.field))
             if stopped:
                 break
             progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
@@ -330,18 +331,38 @@ class _Camera:
             warn(f"'{short(film.path)}' could not be written ({error}); the rollout goes on without it")
 
 
-def _advance(engine: Engine, steps: int, earlier_of: Watch | None) -> tuple[str | None, Field | None]:
-    """Steps; returns why the field stopped being finite, or None, and universe 0 a step before the last."""
-    earlier = None
+class _Earlier(NamedTuple):
+    """What was seen a step before the last, None each where it was not looked at."""
+
+    field: Field | None = None
+    observed: list[dict[str, float]] | None = None
+
+
+def _advance(
+    engine: Engine, steps: int, is_measured: bool, field_of: Watch | None
+) -> tuple[str | None, _Earlier]:
+    """Steps; returns why the field stopped being finite, or None, and what was seen a step before."""
+    earlier = _Earlier()
     try:
-        if earlier_of is not None and steps > 0:
+        if steps > 0 and (is_measured or field_of is not None):
             engine.step_native(steps - 1)
-            earlier = earlier_of.field()
+            earlier = _Earlier(
+                None if field_of is None else field_of.field(), engine.observables() if is_measured else None
+            )
             steps = 1
         engine.step_native(steps)
     except OverflowError as error:
-        return str(error), None
+        return str(error), _Earlier()
     return None, earlier
+
+
+def _step_drift(
+    earlier: list[dict[str, float]] | None, step: int, now: list[dict[str, float]]
+) -> NDArray[np.float64]:
+    """0 at the start; NaN where the rollout stopped, since nobody looked a step before."""
+    if earlier is None:
+        return np.full(len(now), np.nan if step else 0.0)
+    return step_drift(earlier, now)
 
 
 def _frame_steps(result: Rollout) -> NDArray[np.int64]:
@@ -412,5 +433,5 @@ def _engine_faults() -> Iterator[None]:
     """What the engine refuses is the caller's to mend."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
         raise UserError(str(error)) from error

@@ -11,15 +11,16 @@ from atheria.config import UserError, as_override
 from atheria.files import atomically, short
 from atheria.progress import Progress, warn
 from atheria.runs import LoggedRun, fail_run
-from atheria.stores import how_to_look, shown, without_credentials
+from atheria.stores import how_to_look, shown, where, without_credentials
 from atheria.sweeps import pictures
 from atheria.sweeps.launcher import Launcher
 from atheria.sweeps.launchers import make_launcher
 from atheria.sweeps.parent import log_sweep, stored_children
 from atheria.sweeps.plan import Plan, plan
 from atheria.sweeps.points import Outcome, Point, Started
-from atheria.sweeps.report import STATUSES, Report, Row, as_markdown, as_text
+from atheria.sweeps.report import STATUSES, Report, Row
 from atheria.sweeps.search import Grid, OptunaSearch, make_search
+from atheria.tables import as_markdown, as_text
 from atheria.tracking import StoredRun
 
 MOST_SHOWN, MOST_NOTED = 20, 50
@@ -309,12 +310,12 @@ def _print_end(sweep: Plan, report: Report, logged: LoggedRun) -> None:
         return
     print(f"best      {best.point.label}  {report.metric} {report.value(best):.4g}")
     print("next")
-    uri = sweep.base.tracking.uri
-    store = f" {as_override('tracking.uri', shown(uri))}" if uri else ""
-    if logged.uri is None:
+    tracking, output = sweep.base.tracking, sweep.base.output
+    named, store = f"run_id={best.outcome.run_id}", tracking.uri
+    if tracking.mode != "online":  # no store knows the run yet
         started = Started.of(best.point)
         law = short(Path(started.folder) / "law" / artifact.FILE_NAME) if started else ""
-        print(f"  python -m atheria.rollout {as_override('law', law)} steps=1000 grid=128")
-        return
-    print(f"  python -m atheria.rollout run_id={best.outcome.run_id} steps=1000 grid=128{store}")
-    print(f"  {how_to_look(sweep.base.tracking)}")
+        named, store = as_override("law", law), None
+    print(f"  python -m atheria.rollout {named} steps=1000 grid=128{where(store, output)}")
+    for command in how_to_look(tracking, output) if logged.uri is not None else ():
+        print(f"  {command}")

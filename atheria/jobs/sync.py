@@ -8,7 +8,7 @@ from atheria.files import short
 from atheria.progress import Progress, warn
 from atheria.runs import PROCESS_TAG
 from atheria.stores import shown, sqlite_file, store_uri, without_credentials
-from atheria.tracking import Store
+from atheria.tracking import Store, StoredRun
 
 REAPED_TAG = "atheria.reaped"
 
@@ -63,7 +63,10 @@ def _deliver(config: SyncConfig, waiting: dict[Path, int]) -> int:
             if journal.is_held(folder):
                 progress.say(f"skipped   {short(folder)}, which is being logged: its own process delivers it")
                 continue
-            run_id = delivery.deliver(folder, _store(config, folder, stores))
+            store, before = _store(config, folder, stores), journal.delivered(folder).run_id
+            run_id = delivery.deliver(folder, store)
+            if run_id != before and journal.status(folder) == endings.RUNNING:
+                _end_if_gone(store, store.run(run_id))  # a store begins every run as RUNNING
             progress.say(f"sent      {count} records of run {run_id}")
         except (UserError, OSError) as error:
             left += delivery.waiting(folder)
@@ -104,14 +107,18 @@ def _reap(config: SyncConfig) -> None:
     """Ends the runs of this machine's that are RUNNING in the store though their process is gone."""
     uri = store_uri(config.tracking.uri)
     store = Store(uri, create=False)
-    stale = [
-        run
-        for run in store.runs(f"attributes.status = '{endings.RUNNING}'")
-        if endings.is_gone(run.tag(PROCESS_TAG) or "")
-    ]
+    running = store.runs(f"attributes.status = '{endings.RUNNING}'")
+    stale = [run for run in running if _end_if_gone(store, run)]
     for run in stale:
-        run.set_tag(REAPED_TAG, "its process ended without a word")
-        store.set_status(run.run_id, endings.KILLED, journal.now())
         print(f"reaped    run {run.run_id} ({run.name}); to go on: trainer.resume={run.run_id}")
     if not stale:
         print(f"no run in {shown(uri)} is RUNNING without its process")
+
+
+def _end_if_gone(store: Store, run: StoredRun) -> bool:
+    """Ends a run as KILLED where its process is known to have ended; returns whether it is."""
+    is_gone = endings.is_gone(run.tag(PROCESS_TAG) or "")
+    if is_gone:
+        run.set_tag(REAPED_TAG, "its process ended without a word")
+        store.set_status(run.run_id, endings.KILLED, journal.now())
+    return is_gone

@@ -39,7 +39,7 @@ from atheria.provenance import git_commit
 from atheria.ranks import Ranks
 from atheria.resume import CONFIGURATION_TAG, Resumption
 from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
-from atheria.stores import how_to_look, shown, store_uri
+from atheria.stores import how_to_look, shown, store_uri, where
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
 from atheria.views import Density, Frame
@@ -293,10 +293,10 @@ def _finished(found: Resumption, config: TrainConfig, part: Part | None) -> Trai
     folder = resume.local_copy(found.run, config)
     if part is not None:
         part.started(found.run.run_id, folder)
+    best = resume.best_checkpoint(found.run, folder)
     law = folder / "law" / artifact.FILE_NAME
     if not law.is_file():
         law = law_of_run(found.run.run_id, config.tracking.uri)
-    best = checkpoint.load(folder / checkpoint.BEST)
     uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
     changes = found.changes(_settings(config))
     if changes:
@@ -557,19 +557,14 @@ def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, log
 
 def _next(config: TrainConfig, run_id: str, uri: str | None, law: Path) -> list[str]:
     """What to type after a training."""
-    if uri is None:
-        named = as_override("law", short(law))
-        return [
-            f"python -m atheria.rollout {named} steps=1000 grid=128",
-            f"python -m atheria.view {named} grid=128",
-            f"python -m atheria.evaluate {named}",
-        ]
-    store = f" {as_override('tracking.uri', shown(config.tracking.uri))}" if config.tracking.uri else ""
+    named, store = f"run_id={run_id}", config.tracking.uri
+    if config.tracking.mode != "online":  # no store knows the run yet
+        named, store = as_override("law", short(law)), None
     return [
-        f"python -m atheria.rollout run_id={run_id} steps=1000 grid=128{store}",
-        f"python -m atheria.view run_id={run_id} grid=128{store}",
-        f"python -m atheria.evaluate run_id={run_id}{store}",
-        how_to_look(config.tracking),
+        f"python -m atheria.rollout {named} steps=1000 grid=128{where(store, config.output)}",
+        f"python -m atheria.view {named} grid=128{where(store)}",
+        f"python -m atheria.evaluate {named}{where(store, config.output)}",
+        *(how_to_look(config.tracking, config.output) if uri is not None else ()),
     ]
 
 

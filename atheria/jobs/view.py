@@ -26,11 +26,9 @@ def run(config: ViewConfig) -> None:
         server = Server(session, config.port)
         universe = session.facts()
         height, width = universe["grid"]
-        engine = universe["engine"]
         print(
             f"law       {universe['law']}, d_state {universe['d_state']}\n"
-            f"engine    {engine['backend']} on {engine['device']}, {engine['threads']} threads; "
-            f"{height} x {width} cells\n"
+            f"engine    {universe['engine']['computes']}; {height} x {width} cells\n"
             f"open      {server.address}\n"
             "stop      Ctrl-C",
             flush=True,

@@ -130,18 +130,3 @@ def brief(value: str) -> str:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value if len(value) <= 24 else f"{value[:23]}…"
-
-
-def as_text(table: Sequence[Sequence[str]]) -> str:
-    """A table in columns."""
-    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    )
-
-
-def as_markdown(table: Sequence[Sequence[str]]) -> str:
-    """A table as Markdown."""
-    title, *rows = table
-    return "\n".join(f"| {' | '.join(line)} |" for line in [title, ["---"] * len(title), *rows])

@@ -21,6 +21,7 @@ from atheria.config import (
 )
 from atheria.philox import Lattice
 from atheria.viewer.commands import Reset
+from atheria.watch import engine_line
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Universe:
             "initial_state": self.beginning.initial.kind,
             "seed": str(self.beginning.seed),  # of 64 bits, which a number of JavaScript's does not hold
             "noise": asdict(self.noise),
-            "engine": {key: info[key] for key in ("backend", "why", "device", "threads", "stride")},
+            "engine": {"computes": engine_line(info), "why": info["why"], "stride": info["stride"]},
             "physics": {key: info[key] for key in ("gamma", "epsilon", "normalise", "fire_rate", "boundary")},
         }
 

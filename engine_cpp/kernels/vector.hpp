@@ -177,14 +177,16 @@ inline Vector exponential(Vector x) {
 
 inline Vector elu(Vector x, float alpha) { return x <= 0.0F ? alpha * exp_bounded(x) - alpha : x; }
 
-// Of alpha 1: exp(x) - 1 is no less than x, and exp(-x) - 1 less than a positive one.
+// Of alpha 1: exp(x) - 1 is no less than x, and what is made of a positive x less than that.
 inline Vector elu(Vector x) {
 #if defined(__AVX512DQ__)
   constexpr int minus_the_nearer_to_0 = 0b1110;
   return larger(exp_within(_mm512_range_ps(x, splat(87.0F), minus_the_nearer_to_0)) - 1.0F, x);
 #elif defined(__AVX2__)
-  const auto minus = reinterpret_cast<__m256i>(_mm256_or_ps(x, splat(-0.0F)));
-  const auto within = _mm256_min_epu32(minus, reinterpret_cast<__m256i>(splat(-87.0F)));
+  // Their bits as integers, negative numbers are the larger the farther from 0, and positive ones larger yet:
+  // what is positive or below -87 becomes that.
+  const auto within =
+      _mm256_min_epi32(reinterpret_cast<__m256i>(x), reinterpret_cast<__m256i>(splat(-87.0F)));
   return larger(exp_within(reinterpret_cast<Vector>(within)) - 1.0F, x);
 #else
   return elu(x, 1.0F);

@@ -56,9 +56,9 @@ const connection = new Connection({
     state.universe = message;
     field.torus = message.physics.boundary === "torus";
     const [height, width] = message.grid;
-    const { backend, device, threads, why } = message.engine;
+    const { computes, why } = message.engine;
     get("facts").textContent = `${message.law} · ${message.d_state} components · ${height} × ${width} · ${message.physics.boundary}`;
-    get("law-facts").textContent = `${backend} on ${device}, ${threads} thread${threads === 1 ? "" : "s"}; ` +
+    get("law-facts").textContent = `${computes}; ` +
       `gamma ${message.physics.gamma}, epsilon ${message.physics.epsilon}, normalise ${message.physics.normalise}`;
     get("law-facts").title = why;
     options(get("component"), Array.from({ length: message.d_state }, (_, i) => [String(i), `ψ${subscript(i)}`]));
