@@ -16,8 +16,10 @@ Pages take_pages(std::size_t floats) {
   Pages pages(static_cast<float*>(std::aligned_alloc(unit, size)));
   if (!pages) throw std::bad_alloc();
 #if defined(__linux__)
-  // Advice: a kernel that has none gives small ones.
-  if (unit == large) madvise(pages.get(), size, MADV_HUGEPAGE);
+  if (unit == large) {
+    madvise(pages.get(), size, MADV_DONTNEED);  // small pages that the allocator has had back and kept
+    madvise(pages.get(), size, MADV_HUGEPAGE);  // advice: a kernel that has no large ones gives small ones
+  }
 #endif
   return pages;
 }
