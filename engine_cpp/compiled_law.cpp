@@ -62,7 +62,8 @@ class CompiledLaw final : public Law {
   }
 
   std::int64_t steps_at_once(const at::Tensor& psi) override {
-    return suits(psi, {}) ? plan_.steps_at_once(psi.size(0), psi.size(2), psi.size(3)) : 1;
+    if (has_memory() || !suits(psi, {})) return 1;
+    return plan_.steps_at_once(psi.size(0), psi.size(2), psi.size(3));
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {

@@ -770,6 +770,15 @@ def test_a_profile_tells_the_parts_of_a_step_apart(
     assert parts[0]["operations"] == universes * 32 * 48 * 2 * 9 * 4 * 8
 
 
+def test_a_law_with_memory_runs_compiled_at_every_step(exported: Callable) -> None:
+    _, path = exported("unet_convlstm")
+    engine = Engine(backend="compiled")
+    engine.load_model(path)
+    engine.reset("soup", 0, (32, 48))  # not of the sizes that it is tried at
+    engine.step_native(2)
+    assert all(part["seconds"] > 0 for part in engine.profile(2)[:-1])
+
+
 def test_a_profile_is_of_what_was_asked_alone(exported: Callable) -> None:
     _, path = exported("nca")
     engine = Engine(threads=2)
