@@ -2,15 +2,16 @@
 
     python benchmarks/rollout.py [--laws mlp deep_qca nca unet] [--sizes 64 256 1024] [--rounds N]
                                  [--peers eager frozen compile onnxruntime openvino jax]
-                                 [--skip-sparse] [--quick] [--threads N] [--docs DIR]
+                                 [--skip-sparse] [--quick] [--threads N] [--docs DIR] [--name NAME]
 
 All contenders of a row have the same weights and the same field; they take turns in one process, so a busy
 machine slows all of them. Each steps its own field on and on; before the race the results are compared with a
 rollout in float64. The last layer's weights are scaled so that a step changes the field by a tenth. A peer
 that is not installed is named, not hidden: `pip install -e .[bench]` brings all. Contenders are in
-`peers.py`, the unbounded universe in `sparse.py`. Writes DIR/rollout.json, DIR/rollout.md and
-DIR/rollout_times.png, and, where DIR is the project's docs, the block of the README that quotes them. --quick
-tries everything at a small size; its figures mean nothing.
+`peers.py`, the unbounded universe in `sparse.py`. Writes DIR/NAME.json, DIR/NAME.md and
+DIR/NAME_times.png, and, where DIR is the project's docs and NAME rollout, the block of the README that quotes
+them; `rollout_avx2` is the name for a CPU without AVX-512. --quick tries everything at a small size; its
+figures mean nothing.
 """
 
 import argparse
@@ -53,6 +54,8 @@ from atheria.config import PhysicsConfig
 from atheria.laws import Law, build, initial_memory, propose
 
 ROOT = Path(__file__).parents[1]
+NAME = "rollout"
+"""Of the files whose figures the README quotes."""
 LAWS = ["mlp", "deep_qca", "nca", "unet"]
 OTHERS = ["unet_product", "unet_unitary", "unet_convlstm", "snn_unet", "quantum_walk"]
 """Against PyTorch alone, on the smallest grid."""
@@ -336,8 +339,8 @@ peer's time over the engine's, above 1 where the engine is faster. Where cells d
 """
 
 
-def page(result: Numbers) -> str:
-    """docs/rollout.md."""
+def page(result: Numbers, name: str) -> str:
+    """The page of that name."""
     packages = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     lines = [
         HEAD.format(packages=packages, float_limit=TOLERANCE[False], half_limit=TOLERANCE[True], **result)
@@ -346,7 +349,7 @@ def page(result: Numbers) -> str:
         lines.append("**A trial at a small size: these figures mean nothing.**\n")
     if result["left_out"]:
         lines += [f"Not here: {name} ({why})." for name, why in result["left_out"].items()] + [""]
-    lines += ["![Times of a step](rollout_times.png)\n", "## The engine against the fastest peer\n"]
+    lines += [f"![Times of a step]({name}_times.png)\n", "## The engine against the fastest peer\n"]
     lines += [*summary(result), "", *ceilings(result), "", *profiles(result), ""]
     for measured in result["rows"]:
         lines += [f"## {measured['law']}, {measured['side']} x {measured['side']}\n", *table(measured), ""]
@@ -567,6 +570,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small trial; its figures mean nothing")
     parser.add_argument("--threads", type=int, help="of every contender (all cores)")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where to write")
+    parser.add_argument("--name", default=NAME, help="what the files are called (%(default)s)")
     arguments = parser.parse_args()
     arguments.sizes = arguments.sizes or ([16] if arguments.quick else [64, 256, 1024])
     if any(side < 8 or side % 4 for side in arguments.sizes):
@@ -574,12 +578,13 @@ def main() -> None:
     limit_threads(arguments.threads or os.cpu_count() or 1)
     result = measure(arguments)
     arguments.docs.mkdir(parents=True, exist_ok=True)
-    (arguments.docs / "rollout.json").write_text(json.dumps(result, indent=1) + "\n")
-    plot(result, arguments.docs / "rollout_times.png")
-    (arguments.docs / "rollout.md").write_text(page(result))
-    if arguments.docs.resolve() == ROOT / "docs":
+    written = page(result, arguments.name)
+    (arguments.docs / f"{arguments.name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    plot(result, arguments.docs / f"{arguments.name}_times.png")
+    (arguments.docs / f"{arguments.name}.md").write_text(written)
+    if arguments.docs.resolve() == ROOT / "docs" and arguments.name == NAME:
         quote(result, ROOT / "README.md")
-    print((arguments.docs / "rollout.md").read_text())
+    print(written)
 
 
 if __name__ == "__main__":
