@@ -19,7 +19,10 @@ inline std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + 
 
 // Where rows of `x` floats begin, so that their columns do not share the few places that a cache has for
 // lines a power of two apart: after an odd number of lines.
-inline std::int64_t apart_in_cache(std::int64_t x) { return ((x + 15) / 16 | 1) * 16; }
+inline std::int64_t apart_in_cache(std::int64_t x) {
+  constexpr std::int64_t line = 16;  // floats
+  return (rounded_up(x, line) / line | 1) * line;
+}
 
 // Zeroed floats on a cache line, with room to read beyond the end.
 class Floats {

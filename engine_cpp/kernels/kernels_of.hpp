@@ -96,7 +96,7 @@ inline void multiply_block(const Product& task, const float* weights, std::int64
     }
     store_all();
 #else
-    // The sums fill the registers: they wait in memory, lest what an activation needs be there.
+    // The sums fill the registers: they wait in memory, and what an activation needs has those.
     Vector waiting[block_outputs][vectors];
 #pragma GCC unroll 8
     for (std::int64_t o = 0; o < block_outputs; ++o) {
