@@ -30,17 +30,18 @@ std::string short_number(double x) {
 
 class CompiledLaw final : public Law {
  public:
-  CompiledLaw(std::unique_ptr<Law> script, torch::jit::Module frozen, Program program, Precision precision,
-              bool winograd)
+  CompiledLaw(std::unique_ptr<Law> script, torch::jit::Module frozen, Program program,
+              const CompileOptions& options, bool winograd)
       : script_(std::move(script)),
         frozen_(std::move(frozen)),
-        plan_(std::move(program), precision, winograd),
+        is_demanded_(options.is_demanded),
+        plan_(std::move(program), options.precision, winograd),
         radius_(plan_.program().receptive_radius()) {
     if (plan_.is_local() && plan_.program().memory.empty()) cells_ = std::make_unique<RegionCells>(plan_);
   }
 
   Output forward(const at::Tensor& psi, const at::Tensor& memory) override {
-    if (!suits(psi, memory)) return script_->forward(psi, memory);
+    if (!suits(psi)) return script_->forward(psi, memory);
     auto output = empty_outputs(psi, memory);
     run(psi, memory, output.delta, output.memory, {});
     return output;
@@ -49,7 +50,7 @@ class CompiledLaw final : public Law {
   Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
                    const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
                    std::int64_t steps) override {
-    if (!suits(psi, memory)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
+    if (!suits(psi)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
     auto output = empty_outputs(psi, memory);
     const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
     auto tallies = run(
@@ -62,7 +63,7 @@ class CompiledLaw final : public Law {
   }
 
   std::int64_t steps_at_once(const at::Tensor& psi) override {
-    if (has_memory() || !suits(psi, {})) return 1;
+    if (has_memory() || !suits(psi)) return 1;
     return plan_.steps_at_once(psi.size(0), psi.size(2), psi.size(3));
   }
 
@@ -76,6 +77,12 @@ class CompiledLaw final : public Law {
   double vacuum_norm() const override { return script_->vacuum_norm(); }
   std::string backend() const override { return "compiled"; }
   std::string why() const override { return why_; }
+  std::string why_not(const at::Tensor& psi) override {
+    const auto known = why_not_.find(psi.sizes().vec());
+    if (known != why_not_.end()) return known->second;
+    if (why_not_.size() >= 256) why_not_.clear();
+    return why_not_[psi.sizes().vec()] = why_other(psi);
+  }
   std::optional<std::int64_t> receptive_radius() const override { return radius_; }
   Profile* profile() override { return &plan_.profile(); }
   const CellKernel* cell_kernel() const override {
@@ -137,19 +144,26 @@ class CompiledLaw final : public Law {
     return std::isfinite(error) ? error / scale : std::numeric_limits<double>::infinity();
   }
 
-  // Whether the program is the law's on grids of this size, too.
-  bool suits(const at::Tensor& psi, const at::Tensor& memory) {
-    if (!psi.is_contiguous()) return false;
-    const auto known = suits_.find(psi.sizes().vec());
-    if (known != suits_.end()) return known->second;
-    if (suits_.size() >= 256) suits_.clear();
-    bool same = false;
+  // Whether the program is the law's on this grid, too. Throws std::invalid_argument where it is not, and
+  // libtorch may not stand in.
+  bool suits(const at::Tensor& psi) {
+    const auto why_not = this->why_not(psi);
+    if (!why_not.empty() && is_demanded_) throw std::invalid_argument(cannot_compile(why_not));
+    return why_not.empty();
+  }
+
+  // What is wrong with the program on grids of this size; empty where nothing is.
+  std::string why_other(const at::Tensor& psi) {
+    const auto shape = Shape::of(psi);
+    const auto where = " for " + std::to_string(shape.universes) + " of " + std::to_string(shape.height) +
+                       " x " + std::to_string(shape.width) + " cells";
     try {
-      same = lower(frozen_, psi, memory) == plan_.program();
-    } catch (const NotLowered&) {
-      same = false;
+      const auto memory = initial_memory(shape.universes, shape.height, shape.width);
+      if (lower(frozen_, psi, memory) == plan_.program()) return "";
+      return "what it computes" + where + " is not what it computes for others";
+    } catch (const NotLowered& error) {
+      return error.what() + where;
     }
-    return suits_[psi.sizes().vec()] = same;
   }
 
   // Memory of a state that nobody holds any more is used again: fresh pages cost more than a step.
@@ -171,8 +185,9 @@ class CompiledLaw final : public Law {
 
   std::vector<Tally> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
                          const at::Tensor& next_memory, const Finish& finish) {
+    const auto field = psi.contiguous();
     const auto remembered = memory.defined() ? memory.contiguous() : memory;
-    return plan_.run(psi.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
+    return plan_.run(field.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
                      out.data_ptr<float>(), next_memory.defined() ? next_memory.data_ptr<float>() : nullptr,
                      psi.size(0), psi.size(2), psi.size(3), finish);
   }
@@ -198,7 +213,8 @@ class CompiledLaw final : public Law {
 
   std::unique_ptr<Law> script_;
   torch::jit::Module frozen_;
-  std::map<std::vector<std::int64_t>, bool> suits_;  // by the field's sizes
+  std::map<std::vector<std::int64_t>, std::string> why_not_;  // by the field's sizes
+  bool is_demanded_;
   Plan plan_;
   std::optional<std::int64_t> radius_;
   std::unique_ptr<RegionCells> cells_;
@@ -220,14 +236,19 @@ Program lowered(Law& script, const torch::jit::Module& frozen, std::int64_t d_st
 
 }  // namespace
 
+std::string cannot_compile(const std::string& why_not) {
+  return "the law cannot be compiled, which `backend` or `precision` asks for: " + why_not +
+         "; leave them out to run it on libtorch";
+}
+
 Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& module, std::int64_t d_state,
-                    Precision precision) {
+                    CompileOptions options) {
   std::string rounding;
-  if (precision == Precision::bf16 && !pairs_pay()) {
-    precision = Precision::fp32;
+  if (options.precision == Precision::bf16 && !pairs_pay()) {
+    options.precision = Precision::fp32;
     rounding = ", in float32, which is faster on this CPU than bfloat16";
   }
-  const double limit = precision == Precision::bf16 ? 0.1 : 1e-5;
+  const double limit = options.precision == Precision::bf16 ? 0.1 : 1e-5;
   std::string why_not;
   try {
     const auto frozen = torch::jit::freeze(module);
@@ -238,7 +259,7 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
                                        [](const Instruction& i) { return i.op == Op::group_norm; });
     for (const bool winograd : {true, false}) {  // whose rounding errors are larger
       if (winograd && !is_global) continue;
-      auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, precision, winograd);
+      auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, options, winograd);
       const auto error = law->error(d_state);
       if (!law->moves_vacuum(d_state) && error <= limit) {
         law->set_why(error, rounding);

@@ -328,7 +328,8 @@ std::pair<at::Tensor, at::Tensor> Engine::cells(std::int64_t universe, bool befo
 }
 
 Info Engine::info() const {
-  const auto& law = this->law();
+  auto& law = this->law();
+  auto backend = law.backend();
   auto why = law.why();
   const auto kind = universe_ ? universe_->kind() : "";
   const auto radius = law.receptive_radius();
@@ -336,7 +337,14 @@ Info Engine::info() const {
     why += "; its radius of " + std::to_string(*radius) +
            " cells is so large that mostly vacuum is evaluated: a grid is faster unless matter is rare";
   }
-  return {.backend = law.backend(),
+  if (kind == "grid") {
+    const c10::InferenceMode inference;
+    if (auto why_not = law.why_not(universe_->psi(false)); !why_not.empty()) {
+      backend = "torchscript";
+      why = "not compiled: " + why_not;
+    }
+  }
+  return {.backend = backend,
           .why = why,
           .device = device_.str(),
           .precision = precision_ == Precision::bf16 ? "bf16" : "fp32",

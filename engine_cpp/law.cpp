@@ -180,12 +180,10 @@ std::unique_ptr<Law> load_law(const std::string& path, std::int64_t d_state, con
   }
   const auto module = script->module();
   std::unique_ptr<Law> law = std::move(script);
-  auto compilation = compile(law, module, d_state, options.precision);
+  const bool is_demanded = options.backend == Backend::compiled || options.precision == Precision::bf16;
+  auto compilation = compile(law, module, d_state, {options.precision, is_demanded});
   if (compilation.law) return std::move(compilation.law);
-  if (options.backend == Backend::compiled || options.precision == Precision::bf16) {
-    throw std::invalid_argument("the law cannot be compiled, which `backend` or `precision` asks for: " +
-                                compilation.why_not + "; leave them out to run it on libtorch");
-  }
+  if (is_demanded) throw std::invalid_argument(cannot_compile(compilation.why_not));
   static_cast<TorchScriptLaw&>(*law).set_why("not compiled: " + compilation.why_not);
   return law;
 }

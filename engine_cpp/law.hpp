@@ -86,6 +86,9 @@ class Law {
   virtual std::string backend() const = 0;
   virtual std::string why() const = 0;  // why this backend runs
 
+  // Why libtorch steps this field all the same; empty where it does not.
+  virtual std::string why_not(const at::Tensor& /*psi*/) { return ""; }
+
   // Largest ||law(0)|| of a cell: at most epsilon where vacuum stays vacuum.
   virtual double vacuum_norm() const = 0;
 };

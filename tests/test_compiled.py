@@ -245,11 +245,20 @@ BY_SIZE = "if psi.size({axis}) >= {size}:\n    return -0.5 * psi\nreturn 0.5 * p
 def test_a_law_that_goes_by_the_grids_size(
     tmp_path: Path, axis: int, size: int, shape: tuple[int, ...]
 ) -> None:
-    for engine in both(module_of(BY_SIZE.format(axis=axis, size=size)), tmp_path):
-        for universes, side, kept in ((1, 8, 1.5), (*shape[::2][:2], 0.5)):
-            engine.set_state(np.ones((universes, 4, side, side), np.float32))
-            engine.step_native()
-            assert (engine.state() == kept).all()
+    path = plain_torchscript(module_of(BY_SIZE.format(axis=axis, size=size)), tmp_path / "law.pt")
+    engine = Engine(d_state=2)
+    engine.load_model(path, {})
+    for universes, side, kept, backend in ((1, 8, 1.5, "compiled"), (*shape[::2][:2], 0.5, "torchscript")):
+        engine.set_state(np.ones((universes, 4, side, side), np.float32))
+        assert engine.info()["backend"] == backend
+        engine.step_native()
+        assert (engine.state() == kept).all()
+    assert f"not compiled: what it computes for {shape[0]} of {shape[2]} x" in engine.info()["why"]
+    demanding = Engine(d_state=2, backend="compiled")
+    demanding.load_model(path, {})
+    demanding.set_state(np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match=f"`backend` .*for {shape[0]} of {shape[2]} x .*leave them out"):
+        demanding.step_native()
 
 
 def test_what_a_law_computes_and_drops_asks_for_grids_of_its_own(tmp_path: Path) -> None:
