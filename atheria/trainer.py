@@ -18,6 +18,7 @@ from atheria.config import TrainConfig, TrainerConfig, UserError
 from atheria.field import energy_density, total_energy
 from atheria.laws import Law, initial_memory
 from atheria.losses import Evaluation, Objective, Trajectory
+from atheria.optimizers import eager
 from atheria.phases import Phase, all_phases, phase_of
 from atheria.philox import LENGTH, Draws, Lattice
 from atheria.physics import Dynamics, State
@@ -63,7 +64,7 @@ class Trainer:
         self._objective = Objective(settings.loss)
         self._channel = noise.channel(config.noise.name)
         self._curriculum = curriculum.make(config.noise.curriculum, config.noise.level, settings.episodes)
-        optimizer = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+        optimizer = eager({"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer])
         self._optimizer = optimizer(law.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         self._scheduler = _scheduler(self._optimizer, settings)
         self._pool: Pool | None = None

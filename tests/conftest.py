@@ -231,6 +231,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+def assert_same(a, b, at: str = "") -> None:
+    """Bit for bit, at every depth."""
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b), at
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys(), at
+        for key in a:
+            assert_same(a[key], b[key], f"{at}.{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), at
+        for index, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{at}[{index}]")
+    else:
+        assert a == b or (a != a and b != b), (at, a, b)
+
+
 def heed_ctrl_c() -> None:
     """In a child process: a shell's background job, as CI may be, inherits that SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

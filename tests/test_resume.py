@@ -2,16 +2,14 @@
 
 import contextlib
 import random
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
 from mlflow import MlflowClient
 
 from atheria import checkpoint
@@ -22,7 +20,7 @@ from atheria.sync import sync
 from atheria.train import train
 from atheria.trainer import Trainer
 
-from .conftest import SMALL, heed_ctrl_c
+from .conftest import SMALL, assert_same, heed_ctrl_c
 
 pytestmark = pytest.mark.usefixtures("ready_store")
 
@@ -64,42 +62,23 @@ def process_of(*overrides: str) -> subprocess.Popen[str]:
     )
 
 
-def train_under_kills(overrides: list[str], kills: int, luck: random.Random) -> str:
-    """Trains with so many kill -9, each at a random moment after the run has begun; returns its ID."""
-    run_ids = set()
-    while True:
-        process = process_of(*overrides)
-        lines = []
-        timer = threading.Timer(3600, process.kill)
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith("run ") and kills > 0:
-                kills -= 1
-                timer = threading.Timer(luck.uniform(0, 1.5), process.kill)
-                timer.start()
-        process.wait()
-        timer.cancel()
-        run_ids |= set(re.findall(r"^run +([0-9a-f]{32})", "".join(lines), re.MULTILINE))
-        if process.returncode == 0:
-            assert len(run_ids) == 1
-            return run_ids.pop()
-        assert process.returncode == -signal.SIGKILL, process.stderr.read()
+def killed(overrides: Sequence[str], luck: random.Random) -> str:
+    """The ID of a run whose process gets a kill -9, at a random moment after the run has begun."""
+    process = process_of(*overrides)
+    run_id = next(line.split()[1] for line in process.stdout if line.startswith("run "))
+    time.sleep(luck.uniform(0, 1.5))
+    process.kill()
+    _, err = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), err
+    return run_id
 
 
-def assert_same(a, b, at: str = "") -> None:
-    """Bit for bit, at every depth."""
-    if isinstance(a, torch.Tensor):
-        assert torch.equal(a, b), at
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), at
-        for key in a:
-            assert_same(a[key], b[key], f"{at}.{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), at
-        for index, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{at}[{index}]")
-    else:
-        assert a == b or (a != a and b != b), (at, a, b)
+def train_under_kills(overrides: Sequence[str], kills: int, luck: random.Random) -> str:
+    """The ID of a run whose process was killed so many times before it was left alone."""
+    run_ids = [killed(overrides, luck) for _ in range(kills)]
+    run = train([*overrides, "trainer.resume=auto"])
+    assert set(run_ids) == {run.run_id}
+    return run.run_id
 
 
 def curves(client: MlflowClient, run_id: str) -> dict[str, list[tuple[int, float]]]:
@@ -149,16 +128,16 @@ def test_every_configuration_goes_on_bit_for_bit(name: str) -> None:
 
 def test_a_run_that_is_killed_before_its_first_checkpoint_begins_again_as_itself() -> None:
     overrides = [*TINY, "trainer.episodes=3"]
-    killed = set()
+    run_ids = set()
     for _ in range(2):
         process = process_of(*overrides)
-        killed.add(next(line.split()[1] for line in process.stdout if line.startswith("run ")))
+        run_ids.add(next(line.split()[1] for line in process.stdout if line.startswith("run ")))
         process.kill()
         process.wait()
         assert not list(Path("outputs/runs").glob("*/checkpoints/last.pth"))
-    run_id = train_under_kills(overrides, 0, random.Random())
-    assert killed == {run_id}
-    assert_equal_to_undisturbed(run_id, overrides)
+    run = train([*overrides, "trainer.resume=auto"])
+    assert run_ids == {run.run_id}
+    assert_equal_to_undisturbed(run.run_id, overrides)
 
 
 STEADY = (*TINY, "noise/curriculum=constant")

@@ -1,5 +1,7 @@
 """The training loop without a store: every option of the trainer, on the default configuration made small."""
 
+import subprocess
+import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -13,11 +15,12 @@ from atheria.config import TrainConfig, UserError
 from atheria.field import total_energy
 from atheria.laws import build
 from atheria.losses import Objective, Trajectory
+from atheria.optimizers import eager
 from atheria.phases import phase_of
 from atheria.physics import Dynamics
 from atheria.trainer import Trainer
 
-from .conftest import train_settings
+from .conftest import SMALL, assert_same, train_settings
 
 
 def trainer_of(*overrides: str) -> Trainer:
@@ -318,6 +321,30 @@ def test_small_laws_train_on_one_thread_unless_told_otherwise(monkeypatch: pytes
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_an_optimizer_steps_and_saves_as_torchs_own(kind: type[torch.optim.Optimizer]) -> None:
+    ends = []
+    for chosen in (kind, eager(kind)):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(3, 2)
+        optimizer = chosen(layer.parameters(), lr=0.1, weight_decay=0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer(torch.ones(3)).square().sum().backward()
+            optimizer.step()
+        again = kind(layer.parameters(), lr=0.2)
+        again.load_state_dict(optimizer.state_dict())
+        ends.append((layer.state_dict(), again.state_dict()))
+    assert_same(*ends)
+
+
+def test_a_training_leaves_torchs_compiler_alone() -> None:
+    script = f"import sys; from atheria.train import train; train({list(SMALL)}); print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "torch.optim.adamw" in ended.stdout.split()
+    assert "torch._dynamo" not in ended.stdout.split()
+
+
 def test_a_compiled_law_trains_alike() -> None:
     plain = weights_after(2, "trainer.lr=1e-3")
     torch.testing.assert_close(

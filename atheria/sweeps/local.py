@@ -14,8 +14,7 @@ from atheria.config import LocalLauncherConfig, UserError
 from atheria.sweeps.launcher import Ended
 from atheria.sweeps.points import Point
 
-_LOADED = ["atheria.sweeps.worker", "atheria.jobs.train", "torch._dynamo"]
-"""The last is what an optimiser imports when it is first made, for longer than a small training lasts."""
+_LOADED = ["atheria.sweeps.worker", "atheria.jobs.train"]
 
 
 class LocalLauncher:
