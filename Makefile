@@ -5,7 +5,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
-PYTEST_ARGS ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
+PYTEST_ARGS ?= --numprocesses 3 --dist loadscope --no-loadscope-reorder
 TORCH_ARGS ?= "torch>=2.9,<2.14"
 CONSTRAINTS ?=
 
@@ -39,7 +39,7 @@ sanitized: $(VENV)/.built
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
 	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
-	  $(bin)/python -S -m pytest --tx '2*popen//python=$(bin)/python -S' --dist loadfile --no-loadscope-reorder \
+	  $(bin)/python -S -m pytest --tx '2*popen//python=$(bin)/python -S' --dist loadscope --no-loadscope-reorder \
 	  -k "not torchscript and not far_away and not fork" $(sanitized_tests)
 
 lint: $(VENV)/.linted

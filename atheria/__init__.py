@@ -4,6 +4,7 @@ The commands are the modules ``atheria.train``, ``atheria.export`` and ``atheria
 notebook, call the functions of the same names in them. Importing this package imports nothing heavy.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -20,5 +21,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 # Python calls a command so while it looks for its module, of which this package is the first part. What comes
 # next, the imports of the command, takes longest; then `atheria.endings` lets Ctrl-C interrupt as usual.
-if sys.argv[:1] == ["-m"] and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _leave)
+if sys.argv[:1] == ["-m"]:
+    gc.disable()  # until `atheria.collecting` begins: nothing of what is imported is garbage
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _leave)

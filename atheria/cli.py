@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from atheria import endings, foreign, registry
+from atheria import collecting, endings, foreign, registry
 from atheria.config import UserError, unknown_key, validate
 
 Schema = TypeVar("Schema")
@@ -56,6 +56,7 @@ def main(command: str, schema: type[Any], job: str, sweep: str | None = None, sp
     try:
         endings.interrupt_on_signals()
         arguments = _check_command_line(command, schema, job, speaks, is_swept=sweep is not None)
+        collecting.begin()
         if sweep is not None and arguments.multirun and not _only_shows(arguments):
             _sweep(command, sweep, arguments.overrides)
             return

@@ -10,6 +10,7 @@ import sys
 import threading
 from pathlib import Path
 
+from atheria import collecting
 from atheria.delivery import STORE, keep_delivering
 
 
@@ -17,6 +18,7 @@ def main() -> None:
     """Delivers until stdin ends."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they are for the run, which shares our terminal and our job
+    collecting.begin()
     folder, run = sys.argv[1:]
     closing = threading.Event()
 

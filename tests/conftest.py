@@ -1,5 +1,6 @@
 """What the tests share: the real configuration made small, real stores in temporary folders."""
 
+import gc
 import os
 import shutil
 import signal
@@ -51,12 +52,32 @@ LONGEST = [
 ]
 """Files that begin first: where several processes test, none is left with one of them at the end."""
 
+TOGETHER = ["test_cluster", "test_compat", "test_evaluate", "test_packaging", "test_services"]
+"""Files whose tests share what takes long to make: one process runs all of one, where several test."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (*LONGEST, item.path.stem).index(item.path.stem))
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported by now stays
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """Hands the tests out one by one, those of a file that is in TOGETHER at once."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if Path(file).stem in TOGETHER else nodeid
+
+    return Scheduling(config, log)
 
 
 def missing(category: str, reason: str) -> None:

@@ -68,13 +68,13 @@ def test_tracking_is_measured_and_loses_nothing(tmp_path: Path) -> None:
 def test_sweeps_are_measured_and_are_whole(tmp_path: Path) -> None:
     script = ROOT / "benchmarks/sweeps.py"
     shutil.copyfile(ROOT / "docs/scaling.md", tmp_path / "scaling.md")
-    small = ["--points", "4", "--rounds", "1", "--launchers", "local"]
+    small = ["--points", "2", "--rounds", "1", "--launchers", "local"]
     subprocess.run([sys.executable, script, *small, "--docs", tmp_path], check=True, timeout=1200)
     measured = json.loads((tmp_path / "sweeps.json").read_text())
     for store in ("off", "sqlite", "server"):
-        assert measured[f"local {store}"]["rows"] == [4]
+        assert measured[f"local {store}"]["rows"] == [2]
         assert measured[f"local {store}"]["complete"] == [True]
-    assert measured["again"].keys() == {"1", "4"}
+    assert measured["again"].keys() == {"1", "2"}
     assert measured["local server"]["requests"][0] > 5
     page = (tmp_path / "scaling.md").read_text()
     assert "| local | an SQLite file |" in page

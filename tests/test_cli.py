@@ -158,6 +158,20 @@ def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_command_collects_garbage_once_it_has_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import atexit, gc\n"
+        "def say(): print('garbage:', gc.isenabled(), gc.get_freeze_count() > 100_000, gc.get_stats()[2])\n"
+        "atexit.register(say)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    shown = run("atheria.cache")
+    assert shown.returncode == 0
+    assert "garbage: True True {'collections': 0, " in shown.stdout
+
+
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = "import sys, atheria; print(sorted({'torch', 'mlflow', 'hydra', 'pydantic'} & set(sys.modules)))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -31,7 +31,7 @@ ON_SLURM = (
     "hydra.launcher.notice_seconds=10", "hydra.launcher.minutes=30",
 )  # fmt: skip
 LONG = (
-    *TINY, *RARELY, "trainer.episodes=4000",
+    *TINY, *RARELY, "trainer.episodes=2500",
     "noise/curriculum=adaptive", "trainer.pool=4", "trainer.damage=1",
 )  # fmt: skip
 """Long enough to be interrupted."""
@@ -93,7 +93,7 @@ def runs() -> dict[str, Run]:
     return {"": parents[0], **named}
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 90) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 600) -> None:
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until

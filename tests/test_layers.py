@@ -14,7 +14,7 @@ FLOORS = [
     {"atheria_core._core"},  # the extension; the engine's face in Python, `atheria_core`, is high above
     {"atheria", "atheria.conf", "atheria.config", "atheria.philox", "atheria.field", "atheria.progress",
      "atheria.probability", "atheria.endings", "atheria.provenance", "atheria.probe", "atheria.colours",
-     "atheria.inline", "atheria.tables"},
+     "atheria.inline", "atheria.tables", "atheria.collecting"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool", "atheria.launch", "atheria.sweeps",
      "atheria.sweeps.space", "atheria.views"},
@@ -38,6 +38,7 @@ FLOORS = [
      "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache", "atheria.jobs.evaluate",
      "atheria.jobs.ui"},
     {"atheria.sweeps.worker"},
+    {"atheria.sweeps.forkable"},
     {"atheria.viewer", "atheria.viewer.commands", "atheria.viewer.palettes", "atheria.viewer.gate",
      "atheria.viewer.history", "atheria.viewer.choices"},
     {"atheria.viewer.pictures", "atheria.viewer.universe"},

@@ -35,22 +35,13 @@ def test_the_extension_brings_no_second_openmp() -> None:
 
 @pytest.fixture(scope="session")
 def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new virtual environment with the wheel and what it requires, nothing else."""
+    """A new virtual environment with the wheel and what it requires, nothing else.
+
+    It is built where the installation was, which has compiled all that has not changed since.
+    """
     folder = tmp_path_factory.mktemp("clean")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run(
-        [
-            *pip,
-            "wheel",
-            "--no-deps",
-            "--no-build-isolation",
-            "-w",
-            folder,
-            ROOT,
-            f"-Cbuild-dir={folder}/build",
-        ],
-        check=True,
-    )
+    subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
     (wheel,) = folder.glob("atheria-*.whl")
     venv.create(folder / "env", with_pip=True)
     install = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]

@@ -30,7 +30,7 @@ from .test_resume import RARELY, TINY, assert_equal_to_undisturbed, curves
 
 pytestmark = pytest.mark.usefixtures("ready_store")
 
-LONG = (*TINY, *RARELY, "trainer.episodes=2000")
+LONG = (*TINY, *RARELY, "trainer.episodes=1000")
 
 
 def begin(*overrides: str) -> subprocess.Popen[str]:
@@ -203,7 +203,7 @@ def test_jobs_end_when_their_sweep_is_killed_and_the_next_command_goes_on() -> N
     for run in found.values():
         if run.info.run_name != "orphans":
             steps = [step for step, _ in curves(MlflowClient(store_uri(None)), run.info.run_id)["train/loss"]]
-            assert steps == list(range(1, 2001))
+            assert steps == list(range(1, 1001))
 
 
 def test_a_failed_point_is_seen_and_takes_nothing_down() -> None:

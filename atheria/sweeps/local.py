@@ -14,8 +14,6 @@ from atheria.config import LocalLauncherConfig, UserError
 from atheria.sweeps.launcher import Ended
 from atheria.sweeps.points import Point
 
-_LOADED = ["atheria.sweeps.worker", "atheria.jobs.train"]
-
 
 class LocalLauncher:
     """See `atheria.sweeps.launcher.Launcher`.
@@ -47,7 +45,7 @@ class LocalLauncher:
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")
         os.environ["OMP_NUM_THREADS"] = str(config.cores)
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(_LOADED)
+        self._context.set_forkserver_preload(["atheria.sweeps.forkable"])
 
     def submit(self, points: Sequence[Point]) -> None:
         """Starts as many as fit, the others later."""
