@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from atheria import registry
+
 from .conftest import SMALL
 
 MODULE = """
@@ -112,3 +114,15 @@ def test_its_settings_are_checked_and_listed() -> None:
     assert "`model.d_state` is missing; give it: model.d_state=..." in missing.stderr
     unknown = atheria("train", "model=drift", "model.d_state=2", "model.depth=3")
     assert "`model.depth` is not a key; allowed there: name, d_state, speed" in unknown.stderr
+
+
+def test_a_package_that_is_installed_meanwhile_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "late" not in registry.names("atheria.losses")
+    metadata = tmp_path / "late-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: late\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[atheria.losses]\nlate = math:hypot\n")
+    assert registry.load("atheria.losses", "late")(3, 4) == 5
