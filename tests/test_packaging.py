@@ -44,7 +44,8 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([*pip, "wheel", "--no-deps", "--no-build-isolation", "-w", folder, ROOT], check=True)
     (wheel,) = folder.glob("atheria-*.whl")
     venv.create(folder / "env", with_pip=True)
-    install = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
+    python = [folder / "env/bin/python", "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    install = [*python, "install", "--no-compile"]
     torch_pin = f"torch=={torch.__version__.partition('+')[0]}"
     subprocess.run([*install, torch_pin, wheel], check=True)
     return folder / "env"
