@@ -37,7 +37,8 @@ sanitized: $(VENV)/.built
 	env -u SKBUILD_CMAKE_DEFINE $(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
 	  -C build-dir=build/sanitized-objects -C cmake.define.ATHERIA_SANITIZE=address,undefined .
 	LD_PRELOAD="$(foreach library,$(sanitizers),$(shell $(CXX) -print-file-name=$(library)))" \
-	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16 UBSAN_OPTIONS=print_stacktrace=1 OMP_WAIT_POLICY=passive \
+	  ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:allocator_may_return_null=1 \
+	  UBSAN_OPTIONS=print_stacktrace=1 OMP_WAIT_POLICY=passive \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
 	  $(bin)/python -S -m pytest --tx '2*popen//python=$(bin)/python -S' --dist loadscope --no-loadscope-reorder \
 	  -k "not torchscript and not far_away and not fork" $(sanitized_tests)
