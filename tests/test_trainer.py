@@ -320,7 +320,6 @@ def test_small_laws_train_on_one_thread_unless_told_otherwise(monkeypatch: pytes
         torch.set_num_threads(before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 def test_an_optimizer_steps_and_saves_as_torchs_own(kind: type[torch.optim.Optimizer]) -> None:
     ends = []
@@ -345,6 +344,7 @@ def test_a_training_leaves_torchs_compiler_alone() -> None:
     assert "torch._dynamo" not in ended.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_compiled_law_trains_alike() -> None:
     plain = weights_after(2, "trainer.lr=1e-3")
     torch.testing.assert_close(
