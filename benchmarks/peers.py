@@ -25,6 +25,7 @@ from atheria.config import InitialStateConfig, PhysicsConfig
 from atheria.exporting import Origin, export_law
 from atheria.laws import Law
 from atheria.laws.blocks import Conv3x3
+from atheria.laws.deep_qca import COPIES, DeepQCA
 
 TINY = 1e-37
 """Energies below count as this one, so that vacuum stays vacuum without a branch."""
@@ -93,6 +94,15 @@ def lacks_bf16() -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+class EightCopies(DeepQCA):
+    """`DeepQCA` as the seed wrote it, and as one would: it computes all eight copies of each sum."""
+
+    def forward(self, psi: Tensor) -> Tensor:
+        """(B, 2d, H, W) -> (B, 2d, H, W)."""
+        proposed: Tensor = self.processing_net(self.conv_neighbors(psi))
+        return proposed
 
 
 class Contender:
@@ -384,7 +394,12 @@ def jax_law(law: Law) -> Callable[[Any], Any]:
     import jax.numpy as jnp
 
     kind = type(law).__name__
-    nets = {"MLP": "net", "DeepQCA": "processing_net", "NCA": "update"}
+    nets = {
+        "MLP": "net",
+        "DeepQCA": "processing_net",
+        "EightCopies": "processing_net",
+        "NCA": "update",
+    }
     if kind not in nets:
         raise RefusedError("not written for this law")
     convs = [module for module in getattr(law, nets[kind]) if isinstance(module, nn.Conv2d)]
@@ -392,7 +407,7 @@ def jax_law(law: Law) -> Callable[[Any], Any]:
     biases = [0.0 if conv.bias is None else jnp.array(conv.bias.detach().numpy()) for conv in convs]
     hidden = weights[0].shape[1]
     if kind == "DeepQCA":
-        weights[0] = weights[0].reshape(-1, 8, hidden).sum(axis=1)
+        weights[0] = weights[0].reshape(-1, COPIES, hidden).sum(axis=1)
     if kind == "NCA":  # filter by filter here, channel by channel in the law
         weights[0] = weights[0].reshape(-1, 4, hidden).transpose(1, 0, 2).reshape(-1, hidden)
     layers = [(jnp.array(weight), bias) for weight, bias in zip(weights, biases, strict=True)]
@@ -411,9 +426,15 @@ def jax_law(law: Law) -> Callable[[Any], Any]:
         height, width, _ = psi.shape
         return lambda dy, dx: padded[1 + dy : 1 + dy + height, 1 + dx : 1 + dx + width]
 
-    def deep_qca(psi: Any) -> Any:
+    def neighbours(psi: Any) -> Any:
         at = around(psi)
-        return perceptron(sum(at(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx))
+        return sum(at(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if dy or dx)
+
+    def deep_qca(psi: Any) -> Any:
+        return perceptron(neighbours(psi))
+
+    def eight_copies(psi: Any) -> Any:
+        return perceptron(jnp.repeat(neighbours(psi), COPIES, axis=-1))
 
     def nca(psi: Any) -> Any:
         at = around(psi)
@@ -430,7 +451,7 @@ def jax_law(law: Law) -> Callable[[Any], Any]:
         laplacian = (left + 2 * middle + right - 16 * psi) / 16
         return perceptron(jnp.concatenate([psi, along, across, laplacian], axis=-1))
 
-    return {"MLP": perceptron, "DeepQCA": deep_qca, "NCA": nca}[kind]
+    return {"MLP": perceptron, "DeepQCA": deep_qca, "EightCopies": eight_copies, "NCA": nca}[kind]
 
 
 class Ours(Contender):

@@ -93,7 +93,7 @@ def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
     page = (tmp_path / "trial.md").read_text()
     assert "these figures mean nothing" in page
     assert "](trial_times.png)" in page
-    assert {row["law"] for row in measured["rows"]} == {"mlp", "deep_qca", "nca", "unet"}
+    assert {row["law"] for row in measured["rows"]} == {"mlp", "deep_qca", "deep_qca_eight", "nca", "unet"}
     for row in [*measured["rows"], *measured["others"]]:
         assert f"{row['law']}, {row['side']} x {row['side']}\n" in page
         timed = [numbers for numbers in row["contenders"].values() if "minimum_ms" in numbers]
@@ -104,6 +104,7 @@ def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
         profile = row["contenders"]["Atheria"]["profile"]
         assert bool(profile) == (row["law"] != "snn_unet")
     assert "| nca | 16² | convolution 1x1, 64 -> 32 channels, elu | " in page
+    assert "| deep_qca_eight | 16² | convolution 1x1, 16 -> 32 channels, elu | " in page
     for raced in [measured["sparse"]["scattered"], *measured["sparse"]["loop"].values()]:
         for numbers in raced.values():
             assert "left_out" in numbers or (numbers["error"] < 1e-5 and not numbers["cells_of_one_only"])
