@@ -272,6 +272,20 @@ return 0.1 * torch.tanh(psi)
     assert ours.info()["backend"] == "compiled"
 
 
+def test_what_a_law_drops_counts_only_on_grids_that_it_does_not_take(tmp_path: Path) -> None:
+    """The checks at load, too, leave such grids out where nothing but compiled will do."""
+    body = "F.group_norm(F.max_pool2d(psi, 2), 1, None, None, 0.01)\nreturn 0.1 * torch.tanh(psi)"
+    engine = Engine(d_state=2, backend="compiled")
+    engine.load_model(plain_torchscript(module_of(body), tmp_path / "law.pt"), {"normalise": "none"})
+    psi = torch.randn(1, 4, 8, 12, generator=torch.Generator().manual_seed(0))
+    engine.set_state(psi.numpy())
+    engine.step_native()
+    np.testing.assert_allclose(engine.state(), psi + 0.1 * torch.tanh(psi), atol=1e-6)
+    engine.set_state(psi[..., :5, :9].contiguous().numpy())
+    with pytest.raises(ValueError, match=r"cannot be compiled.*max_pool2d.* for 1 of 5 x 9 cells.*libtorch"):
+        engine.step_native()
+
+
 @pytest.mark.parametrize("grid", [(2, 274), (6, 770), (14, 34), (64, 2), (2, 2)])
 def test_upsampling_in_parts_of_rows_and_of_grids(tmp_path: Path, grid: tuple[int, int]) -> None:
     body = "x = F.max_pool2d(psi, 2)\nreturn F.conv_transpose2d(x, self.w, self.b, 2)"

@@ -297,11 +297,13 @@ std::int64_t total(Integers v) {
   return sum;
 }
 
-// Two vectors at once: the sums over channels are chains of additions.
-template <std::int64_t vectors, bool is_full>
+// Of so many channels, known beforehand where one vector of each stays in the registers; else two vectors at
+// once: the sums over channels are chains of additions.
+template <std::int64_t known, std::int64_t vectors, bool is_full>
 inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Vector& energies,
                           Integers& cells) {
-  Vector change[256][vectors];
+  const auto channels = known > 0 ? known : step.channels;
+  Vector change[known > 0 ? known : 256][vectors];
   Vector density[vectors]{};
   Integers some[vectors]{};
   Vector fires[vectors];
@@ -309,7 +311,8 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
   if (step.fires != nullptr) {
     for (std::int64_t v = 0; v < vectors; ++v) fires[v] = load(step.fires + first + v * lanes, count(v));
   }
-  for (std::int64_t c = 0; c < step.channels; ++c) {
+#pragma GCC unroll 16
+  for (std::int64_t c = 0; c < channels; ++c) {
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < vectors; ++v) {
       const Vector psi = load(step.psi[c] + first + v * lanes, count(v));
@@ -337,7 +340,8 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
     energies += energy;
     cells -= kept;
   }
-  for (std::int64_t c = 0; c < step.channels; ++c) {
+#pragma GCC unroll 16
+  for (std::int64_t c = 0; c < channels; ++c) {
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < vectors; ++v) {
       store(step.out[c] + first + v * lanes, change[c][v] * scale[v], count(v));
@@ -345,13 +349,23 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
   }
 }
 
-Tally advance(const Advance& step, std::int64_t cells) {
+template <std::int64_t known, std::int64_t vectors>
+inline Tally advance_all(const Advance& step, std::int64_t cells) {
   Vector energies{};
   Integers occupied{};
   std::int64_t i = 0;
-  for (; i + 2 * lanes <= cells; i += 2 * lanes) advance_block<2, true>(step, i, lanes, energies, occupied);
-  for (; i < cells; i += lanes) advance_block<1, false>(step, i, cells - i, energies, occupied);
+  for (; i + vectors * lanes <= cells; i += vectors * lanes) {
+    advance_block<known, vectors, true>(step, i, lanes, energies, occupied);
+  }
+  for (; i < cells; i += lanes) advance_block<known, 1, false>(step, i, cells - i, energies, occupied);
   return {total(energies), total(occupied)};
+}
+
+Tally advance(const Advance& step, std::int64_t cells) {
+#if defined(__AVX512F__)
+  if (step.channels == 16) return advance_all<16, 1>(step, cells);
+#endif
+  return advance_all<0, 2>(step, cells);
 }
 
 // Sums of many vectors: float's would lose digits.
