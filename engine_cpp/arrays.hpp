@@ -124,6 +124,23 @@ at::Tensor as_rows(nb::handle object, const std::string& name, const std::string
       .clone();
 }
 
+// A copy of an array of float32 or int64.
+inline at::Tensor as_part(nb::handle object, const std::string& name) {
+  HostArray array;
+  if (!nb::try_cast(object, array) || array.device_type() != nb::device::cpu::value ||
+      !is_c_contiguous(array) ||
+      (array.dtype() != nb::dtype<float>() && array.dtype() != nb::dtype<std::int64_t>())) {
+    throw std::invalid_argument("the snapshot's `" + name +
+                                "` must be a C-contiguous array of float32 or int64; it is damaged");
+  }
+  std::vector<std::int64_t> shape;
+  for (std::size_t axis = 0; axis < array.ndim(); ++axis) {
+    shape.push_back(static_cast<std::int64_t>(array.shape(axis)));
+  }
+  const auto type = array.dtype() == nb::dtype<float>() ? at::kFloat : at::kLong;
+  return at::from_blob(const_cast<void*>(array.data()), shape, type).clone();
+}
+
 // (n, 2) int64.
 inline at::Tensor as_coordinates(nb::handle object) {
   auto coordinates = as_rows<std::int64_t>(object, "coordinates", "int64", "2");

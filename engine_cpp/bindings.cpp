@@ -6,8 +6,10 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <iterator>
 #include <mutex>
 #include <new>
 #include <string_view>
@@ -175,6 +177,41 @@ nb::dict to_dict(const atheria::Info& info) {
   return result;
 }
 
+constexpr const char* not_arrays[] = {"kind", "step_count", "noise", "noise_level", "seed"};
+
+nb::dict to_dict(const Engine::Snapshot& snapshot) {
+  const auto parts = without_gil([&] { return snapshot.universe->parts(); });
+  nb::dict result;
+  result["kind"] = snapshot.universe->kind();
+  result["step_count"] = parts.step_count;
+  result["noise"] = snapshot.noise.name;
+  result["noise_level"] = snapshot.noise.level;
+  result["seed"] = snapshot.seed;
+  for (const auto& [name, array] : parts.arrays) {
+    result[name.c_str()] = array.scalar_type() == at::kFloat ? nb::cast(as_numpy<const float>(array))
+                                                             : nb::cast(as_numpy<const std::int64_t>(array));
+  }
+  return result;
+}
+
+Engine::Snapshot to_snapshot(const nb::dict& state) {
+  const auto get = [&]<typename Value>(const char* name, Value value) {
+    if (!state.contains(name) || !nb::try_cast(state[name], value)) {
+      throw std::invalid_argument(std::string("the snapshot has no `") + name + "`; it is damaged");
+    }
+    return value;
+  };
+  atheria::Parts parts{get("step_count", std::int64_t{}), {}};
+  for (const auto& [name, array] : state) {
+    const auto key = nb::cast<std::string>(name);
+    if (std::find(std::begin(not_arrays), std::end(not_arrays), key) == std::end(not_arrays)) {
+      parts.arrays.emplace_back(key, atheria::as_part(array, key));
+    }
+  }
+  const atheria::Noise noise{get("noise", std::string()), get("noise_level", double{})};
+  return Engine::Snapshot::of(get("kind", std::string()), parts, noise, get("seed", std::uint64_t{}));
+}
+
 constexpr const char* too_little_memory =
     "there is too little memory for this: a smaller `grid` or fewer `universes` need less; an unbounded "
     "universe, which has no `grid`, needs as much as its matter";
@@ -222,7 +259,18 @@ NB_MODULE(_core, m) {
       "psi"_a, "inverse"_a, "name"_a, "level"_a, "seed"_a, "step"_a, "first_universe"_a,
       "A channel that acts by unitaries, or its inverse at the same random numbers: (B, 2d, H, W).");
 
-  nb::class_<Engine::Snapshot>(m, "Snapshot", "A whole universe, kept by Engine.snapshot().");
+  nb::class_<Engine::Snapshot>(m, "Snapshot",
+                               "A whole universe, kept by Engine.snapshot(); it can be pickled, and see "
+                               "`atheria_core.save_snapshot`.")
+      .def(
+          "__getstate__", [](const Engine::Snapshot& snapshot) { return to_dict(snapshot); },
+          nb::sig("def __getstate__(self) -> dict[str, typing.Any]"))
+      .def(
+          "__setstate__",
+          [](Engine::Snapshot& snapshot, const nb::dict& state) {
+            new (&snapshot) Engine::Snapshot(to_snapshot(state));
+          },
+          nb::sig("def __setstate__(self, state: dict[str, typing.Any]) -> None"));
 
   nb::class_<BoundEngine>(m, "Engine")
       .def(nb::init<std::optional<std::int64_t>, const std::string&, int, const std::string&,

@@ -293,6 +293,15 @@ std::vector<Engine::PartOfStep> Engine::profile(std::int64_t steps, const Betwee
   return parts;
 }
 
+Engine::Snapshot Engine::Snapshot::of(const std::string& kind, const Parts& parts, const Noise& noise,
+                                      std::uint64_t seed) {
+  noise.check();
+  require(parts.step_count >= 0, "the snapshot's `step_count` must not be negative; it is damaged");
+  if (kind == "grid") return {Grid::of(parts), noise, seed};
+  require(kind == "unbounded", "the snapshot must be of a grid or an unbounded universe, got '" + kind + "'");
+  return {Unbounded::of(parts), noise, seed};
+}
+
 void Engine::restore(const Snapshot& snapshot) {
   const Computing computing(threads_);
   require(snapshot.universe->suits(law(), d_state(), physics_),

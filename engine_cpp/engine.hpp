@@ -107,6 +107,9 @@ class Engine {
     std::shared_ptr<const Universe> universe;
     Noise noise;
     std::uint64_t seed;
+
+    // Of parts that were kept elsewhere. Throws std::invalid_argument where they are no universe's.
+    static Snapshot of(const std::string& kind, const Parts& parts, const Noise& noise, std::uint64_t seed);
   };
   Snapshot snapshot() const { return {universe().copy(), noise_, seed_}; }
   void restore(const Snapshot& snapshot);

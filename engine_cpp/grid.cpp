@@ -64,6 +64,32 @@ Grid::Grid(at::Tensor psi, Law& law) {
   memory_ = law.initial_memory(shape.universes, shape.height, shape.width);
 }
 
+std::unique_ptr<Grid> Grid::of(const Parts& parts) {
+  std::unique_ptr<Grid> grid(new Grid);
+  grid->psi_ = parts.get("psi", at::kFloat, 4);
+  grid->reference_energy_ = parts.get("reference_energy", at::kFloat, 4);
+  const auto before_noise = parts.find("before_noise");
+  grid->before_noise_ = before_noise.defined() ? parts.get("before_noise", at::kFloat, 4) : grid->psi_;
+  if (parts.find("memory").defined()) grid->memory_ = parts.get("memory", at::kFloat, 4);
+  grid->step_count_ = parts.step_count;
+  check_finite(grid->psi_);
+  const auto universes = grid->psi_.size(0);
+  if (grid->psi_.numel() == 0 || grid->psi_.size(1) % 2 != 0 || universes > stream::most_universes ||
+      grid->before_noise_.sizes() != grid->psi_.sizes() ||
+      grid->reference_energy_.sizes() != at::IntArrayRef{universes, 1, 1, 1}) {
+    throw std::invalid_argument("the snapshot's arrays do not fit each other; it is damaged");
+  }
+  return grid;
+}
+
+Parts Grid::parts() const {
+  Parts parts{step_count_, {{"psi", psi_}, {"reference_energy", reference_energy_}}};
+  if (!before_noise_.is_same(psi_)) parts.arrays.emplace_back("before_noise", before_noise_);
+  if (memory_.defined()) parts.arrays.emplace_back("memory", memory_);
+  for (auto& [name, array] : parts.arrays) array = array.to(at::kCPU);
+  return parts;
+}
+
 void Grid::edit(at::Tensor psi) {
   check_finite(psi);
   psi_ = before_noise_ = std::move(psi);

@@ -14,9 +14,13 @@ class Grid final : public Universe {
   // Throws std::invalid_argument otherwise.
   Grid(at::Tensor psi, Law& law);
 
+  // Throws std::invalid_argument where they are no grid's.
+  static std::unique_ptr<Grid> of(const Parts& parts);
+
   std::unique_ptr<Universe> copy() const override { return std::make_unique<Grid>(*this); }
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "grid"; }
+  Parts parts() const override;
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
             std::int64_t most) override;
   std::int64_t step_count() const override { return step_count_; }
@@ -33,6 +37,8 @@ class Grid final : public Universe {
   void put(const at::Tensor& coordinates, const at::Tensor& psi, std::int64_t universe) override;
 
  private:
+  Grid() = default;
+
   Shape shape() const { return Shape::of(psi_); }
   void edit(at::Tensor psi);
   void step_recorded(Law& law, RecordedStep& recorded, const Physics& physics, const Noise& noise,

@@ -176,6 +176,19 @@ void Tiles::drop_empty() {
       [this](std::size_t from, std::size_t to) { std::copy_n(tile(from), tile::cells * width_, tile(to)); });
 }
 
+bool Tiles::fill(std::size_t count, const std::int64_t* places, const Mask* masks, const float* numbers) {
+  make_room(count);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (cells.insert({places[2 * i], places[2 * i + 1]}) != i) return false;
+    cells.mask(i) = masks[i];
+    tile::for_each(masks[i], [&](std::size_t cell) {
+      std::copy_n(numbers, width_, tile(i) + cell * width_);
+      numbers += width_;
+    });
+  }
+  return true;
+}
+
 void Tiles::plan(const Tiles& other, std::int64_t radius) {
   cells.dilate(other.cells, radius);
   const auto needed = cells.tiles();

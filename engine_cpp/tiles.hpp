@@ -151,6 +151,10 @@ class Tiles {
   void set(std::int64_t x, std::int64_t y, const float* numbers);
   void drop_empty();
 
+  // Of none, makes these tiles, in their order. places: (count, 2), (x, y) each; numbers: of all cells of
+  // the masks, tile after tile. False where a place is there twice.
+  bool fill(std::size_t count, const std::int64_t* places, const Mask* masks, const float* numbers);
+
   // Prepares to be written anew: the cells within `radius` of another's. What the numbers were is lost.
   void plan(const Tiles& other, std::int64_t radius);
 

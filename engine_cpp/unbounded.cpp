@@ -114,6 +114,74 @@ Observables observe_one(const Tiles& tiles) {
   return seen;
 }
 
+// Tiles of all universes in arrays, in their order: empty ones have their places, too.
+void write_parts(const std::vector<Tiles>& universes, const std::string& prefix, Parts& parts) {
+  std::vector<std::int64_t> counts;
+  std::vector<std::int64_t> places;
+  std::vector<std::int64_t> masks;
+  std::vector<float> numbers;
+  for (const auto& tiles : universes) {
+    const auto& cells = tiles.cells;
+    counts.push_back(static_cast<std::int64_t>(cells.tiles()));
+    for (std::size_t i = 0; i < cells.tiles(); ++i) {
+      places.insert(places.end(), {cells.place(i).x, cells.place(i).y});
+      masks.push_back(static_cast<std::int64_t>(cells.mask(i)));
+    }
+    tiles.for_each([&](std::int64_t, std::int64_t, const float* own) {
+      numbers.insert(numbers.end(), own, own + tiles.width());
+    });
+  }
+  const auto width = static_cast<std::int64_t>(universes.front().width());
+  parts.arrays.emplace_back(prefix + "counts", at::tensor(counts));
+  parts.arrays.emplace_back(prefix + "places", at::tensor(places).view({-1, 2}));
+  parts.arrays.emplace_back(prefix + "masks", at::tensor(masks));
+  parts.arrays.emplace_back(prefix + "cells", at::tensor(numbers).view({-1, width}));
+}
+
+std::vector<Tiles> read_parts(const Parts& parts, const std::string& prefix) {
+  const auto fits = [](bool holds) {
+    require(holds, "the snapshot's tiles do not fit each other; it is damaged");
+  };
+  const auto counts = parts.get(prefix + "counts", at::kLong, 1);
+  const auto places = parts.get(prefix + "places", at::kLong, 2);
+  const auto masks = parts.get(prefix + "masks", at::kLong, 1);
+  const auto cells = parts.get(prefix + "cells", at::kFloat, 2);
+  const auto* const count_of = counts.data_ptr<std::int64_t>();
+  const auto* place = places.data_ptr<std::int64_t>();
+  const auto* mask = reinterpret_cast<const Mask*>(masks.data_ptr<std::int64_t>());
+  const auto* numbers = cells.data_ptr<float>();
+  const auto width = cells.size(1);
+  fits(counts.size(0) > 0 && counts.size(0) <= stream::most_universes && width > 0 && width % 2 == 0);
+  fits(places.size(1) == 2 && places.size(0) == masks.size(0));
+  std::int64_t tiles_left = masks.size(0);
+  for (std::int64_t i = 0; i < counts.size(0); ++i) {
+    fits(count_of[i] >= 0 && count_of[i] <= tiles_left);
+    tiles_left -= count_of[i];
+  }
+  fits(tiles_left == 0);
+  std::int64_t cell_count = 0;
+  for (std::int64_t i = 0; i < masks.size(0); ++i)
+    cell_count += static_cast<std::int64_t>(tile::count(mask[i]));
+  fits(cell_count == cells.size(0));
+  for (std::int64_t i = 0; i < 2 * masks.size(0); ++i) {
+    fits(place[i] >= tile::of(-furthest) && place[i] <= tile::of(furthest));
+  }
+  for (std::int64_t i = 0; i < cell_count; ++i) {
+    const auto content = Content::of(numbers + i * width, static_cast<std::size_t>(width));
+    fits(content.occupied && content.finite);
+  }
+  std::vector<Tiles> universes;
+  for (std::int64_t i = 0; i < counts.size(0); ++i) {
+    auto& tiles = universes.emplace_back(width / 2);
+    const auto count = static_cast<std::size_t>(count_of[i]);
+    fits(tiles.fill(count, place, mask, numbers));
+    place += 2 * count;
+    mask += count;
+    numbers += tiles.cells.count() * width;
+  }
+  return universes;
+}
+
 }  // namespace
 
 void check_unbounded(const at::Device& device) {
@@ -142,6 +210,37 @@ Unbounded::Unbounded(std::int64_t universes, std::int64_t d_state)
       now_(static_cast<std::size_t>(universes), Tiles(d_state)),
       next_(now_),
       reference_energy_(now_.size(), 0.0F) {}
+
+std::unique_ptr<Unbounded> Unbounded::of(const Parts& parts) {
+  auto now = read_parts(parts, "");
+  const auto energy = parts.get("reference_energy", at::kFloat, 1);
+  const auto universes = static_cast<std::int64_t>(now.size());
+  auto universe = std::make_unique<Unbounded>(universes, static_cast<std::int64_t>(now.front().width() / 2));
+  require(energy.size(0) == universes, "the snapshot's energies do not fit its tiles; it is damaged");
+  const auto* const energies = energy.data_ptr<float>();
+  universe->reference_energy_.assign(energies, energies + universes);
+  universe->now_ = std::move(now);
+  if (parts.find("before_noise_counts").defined()) {
+    universe->before_noise_ = read_parts(parts, "before_noise_");
+    require(universe->before_noise_.size() == universe->now_.size() &&
+                universe->before_noise_.front().width() == universe->now_.front().width(),
+            "the snapshot's tiles before noise do not fit the others; it is damaged");
+  }
+  universe->step_count_ = parts.step_count;
+  const auto evaluated = parts.find("evaluated_cells");
+  if (evaluated.defined())
+    universe->evaluated_cells_ = parts.get("evaluated_cells", at::kLong, 1).item<std::int64_t>();
+  return universe;
+}
+
+Parts Unbounded::parts() const {
+  Parts parts{step_count_, {{"reference_energy", at::tensor(reference_energy_)}}};
+  write_parts(now_, "", parts);
+  if (!before_noise_.empty()) write_parts(before_noise_, "before_noise_", parts);
+  if (evaluated_cells_)
+    parts.arrays.emplace_back("evaluated_cells", at::tensor(std::vector{*evaluated_cells_}));
+  return parts;
+}
 
 std::unique_ptr<Universe> Unbounded::moved(const at::Device& device) const {
   check_unbounded(device);

@@ -26,9 +26,13 @@ class Unbounded final : public Universe {
   // Vacuum.
   Unbounded(std::int64_t universes, std::int64_t d_state);
 
+  // Throws std::invalid_argument where they are no unbounded universe's.
+  static std::unique_ptr<Unbounded> of(const Parts& parts);
+
   std::unique_ptr<Universe> copy() const override;
   std::unique_ptr<Universe> moved(const at::Device& device) const override;
   std::string kind() const override { return "unbounded"; }
+  Parts parts() const override;
   void step(Law& law, const Physics& physics, const Noise& noise, std::uint64_t seed,
             std::int64_t most) override;
   std::int64_t step_count() const override { return step_count_; }

@@ -22,6 +22,30 @@ struct Window {
   std::int64_t x, y, width, height;
 };
 
+// What a universe is, to be kept elsewhere: arrays on the CPU, float32 or int64, by name.
+struct Parts {
+  std::int64_t step_count = 0;
+  std::vector<std::pair<std::string, at::Tensor>> arrays{};
+
+  // Undefined where there is none of that name.
+  at::Tensor find(const std::string& name) const {
+    for (const auto& [own, array] : arrays) {
+      if (own == name) return array;
+    }
+    return {};
+  }
+
+  // Throws std::invalid_argument where there is none of that name, type and number of axes.
+  at::Tensor get(const std::string& name, at::ScalarType type, std::int64_t axes) const {
+    auto array = find(name);
+    if (!array.defined() || array.scalar_type() != type || array.dim() != axes) {
+      throw std::invalid_argument("the snapshot has no `" + name + "` of " + std::to_string(axes) +
+                                  " axes; it is damaged");
+    }
+    return array;
+  }
+};
+
 class Universe {
  public:
   virtual ~Universe() = default;
@@ -30,6 +54,7 @@ class Universe {
   // A copy whose fields lie on a device. Throws std::invalid_argument where such a universe cannot be there.
   virtual std::unique_ptr<Universe> moved(const at::Device& device) const = 0;
   virtual std::string kind() const = 0;  // grid | unbounded
+  virtual Parts parts() const = 0;       // what makes an equal one, of its kind's `of`
 
   // One step, or as many at once as are worth it, at most `most`: step_count() says where it is, and is the
   // counter of the randomness. Throws std::overflow_error and leaves the state as it was when the field stops

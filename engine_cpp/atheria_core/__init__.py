@@ -13,11 +13,12 @@ _check()
 import torch as _torch  # noqa: E402, F401  the extension links to the libraries that torch loads
 
 from ._core import Snapshot  # noqa: E402
+from .snapshots import load_snapshot, save_snapshot  # noqa: E402
 
 if TYPE_CHECKING:
     from .engine import Engine
 
-__all__ = ["Engine", "Snapshot"]
+__all__ = ["Engine", "Snapshot", "load_snapshot", "save_snapshot"]
 
 
 def __getattr__(name: str) -> object:

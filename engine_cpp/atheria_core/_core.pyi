@@ -18,7 +18,13 @@ def unitary_noise(psi: Annotated[NDArray[numpy.float32], dict(shape=(None, None,
     """
 
 class Snapshot:
-    """A whole universe, kept by Engine.snapshot()."""
+    """
+    A whole universe, kept by Engine.snapshot(); it can be pickled, and see `atheria_core.save_snapshot`.
+    """
+
+    def __getstate__(self) -> dict[str, Any]: ...
+
+    def __setstate__(self, state: dict[str, Any]) -> None: ...
 
 class Engine:
     def __init__(self, d_state: int | None = None, device: str = 'cpu', threads: int = 0, precision: str = 'fp32', backend: str = 'fastest', recorder: Callable[[Callable[[], None]], tuple[Callable[[], None], str]] | None = None) -> None: ...
