@@ -208,6 +208,7 @@ class Run {
       for (const auto tap : taps) offsets.push_back(g * packed.group() + tap);
     }
     const auto depth = static_cast<std::int64_t>(offsets.size());
+    const auto halves = step_.inputs.size() % 2 == 0 ? 0 : static_cast<std::int64_t>(taps.size());
     const auto& layout = packed.layout;
     const auto tiles_a_row = (layout.width + tile_cells - 1) / tile_cells;
     const auto tiles = layout.height * tiles_a_row;
@@ -230,7 +231,7 @@ class Run {
           const auto x = t % tiles_a_row * tile_cells;
           some.push_back({packed.cell(y, x), place(y, x) + first, std::min(tile_cells, layout.width - x)});
         }
-        kernels().multiply_pairs({offsets.data(), depth, weights[at(first * depth)].words,
+        kernels().multiply_pairs({offsets.data(), depth, depth - halves, weights[at(first * depth)].words,
                                   step_.bias.empty() ? nullptr : step_.bias.data() + first, last - first,
                                   stride, instruction_.activation, instruction_.activation_alpha},
                                  some.data(), static_cast<std::int64_t>(some.size()));

@@ -52,6 +52,7 @@ struct PairProduct {
   // `depth` of them, in words: of what is multiplied, seen from a cell of the first group.
   const std::int64_t* offsets;
   std::int64_t depth;            // groups of inputs, of each all taps
+  std::int64_t whole;            // of these, from the first on; the others have nothing in their second half
   const std::uint32_t* weights;  // (outputs / 16, depth, 16 pairs of inputs, 16 outputs)
   const float* bias;             // null where it is 0
   std::int64_t outputs;          // a multiple of 16

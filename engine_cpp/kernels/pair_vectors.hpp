@@ -16,7 +16,8 @@ inline void multiply_cells(const PairProduct& task, std::int64_t output, const P
   const auto* weights = task.weights + output * task.depth * lanes;
   for (std::int64_t k = 0; k < task.depth; ++k, weights += lanes * lanes) {
     const auto* const words = tile.cells + first * lanes + task.offsets[k];
-    for (std::int64_t pair = 0; pair < lanes; ++pair) {
+    const auto pairs = k < task.whole ? lanes : lanes / 2;
+    for (std::int64_t pair = 0; pair < pairs; ++pair) {
       __m512bh weight[vectors];
 #pragma GCC unroll 2
       for (std::int64_t v = 0; v < vectors; ++v) {
