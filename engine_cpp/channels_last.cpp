@@ -16,6 +16,7 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 constexpr std::int64_t run_channels = 16;  // of a run, at most
 constexpr std::int64_t words = 16;         // of a cell of a group: two runs of bfloat16
 constexpr std::int64_t tile_cells = 16;    // of a PairTile, at most
+constexpr std::int64_t piece = 12;         // tiles that a thread takes at once
 
 std::int64_t groups_of(const std::vector<ChannelRun>& runs) {
   return (static_cast<std::int64_t>(runs.size()) + 1) / 2;
@@ -106,8 +107,10 @@ class Run {
       for (auto x = -half; x <= half; ++x)
         taps.push_back((y * packed.layout.stride() + x) * instruction_.dilation * words);
     }
-    multiply(packed, taps, step_.weights[0], out_.stride(),
-             [&](std::int64_t y, std::int64_t x) { return out_.cell(y, x); });
+    auto* const moments = step_.is_measured ? &scratch_.moments[step_.value] : nullptr;
+    multiply(
+        packed, taps, step_.weights[0], out_.stride(),
+        [&](std::int64_t y, std::int64_t x) { return out_.cell(y, x); }, moments);
     if (step_.makes_planes) make_planes(out_, nullptr);
   }
 
@@ -131,7 +134,10 @@ class Run {
 
   void group_norm() {
     const auto& in = operand();
-    const auto affines = affines_of(moments_of(in));
+    auto& moments = scratch_.moments[instruction_.a[0].value];
+    if (moments.parts.empty()) measure(in, moments);
+    const auto affines = affines_of(moments_of_channels(moments.parts, PartMoments::cells, in.cells()));
+    moments.parts.clear();
     if (step_.is_kept && !step_.is_left) {
       for_rows(in.height, [&](std::int64_t y) {
         kernels().change_cells(in.cell(y, 0), in.stride(), affines.from(0), out_.cell(y, 0), in.width);
@@ -200,9 +206,11 @@ class Run {
   }
 
   // place(y, x): where the result of a cell goes; results are `stride` floats apart along a row.
+  // moments: of results that lie one after the other, where they are wanted and one thread has all channels.
   template <class Place>
   void multiply(const Packed& packed, const std::vector<std::int64_t>& taps,
-                const std::vector<PairLine>& weights, std::int64_t stride, const Place& place) const {
+                const std::vector<PairLine>& weights, std::int64_t stride, const Place& place,
+                PartMoments* moments = nullptr) const {
     std::vector<std::int64_t> offsets;
     for (std::int64_t g = 0; g < groups_of(step_.inputs); ++g) {
       for (const auto tap : taps) offsets.push_back(g * packed.group() + tap);
@@ -212,17 +220,20 @@ class Run {
     const auto& layout = packed.layout;
     const auto tiles_a_row = (layout.width + tile_cells - 1) / tile_cells;
     const auto tiles = layout.height * tiles_a_row;
-    constexpr std::int64_t piece = 12, block = 2 * widest_vector;  // of tiles, of outputs
+    constexpr auto block = 2 * widest_vector;  // of outputs
     const auto outputs = rounded_up(instruction_.channels, widest_vector);
     const auto blocks = (outputs + block - 1) / block;
     const auto pieces = (tiles + piece - 1) / piece;
     const auto parts = std::min(blocks, std::max<std::int64_t>(1, 8 * most_threads() / pieces));
+    const bool is_measured = moments != nullptr && parts == 1 && layout.width % tile_cells == 0;
+    static_assert(piece * tile_cells == PartMoments::cells);
+    if (is_measured) moments->parts.resize(at(pieces * stride));
     parallel_for(pieces * parts, [&](std::int64_t begin, std::int64_t end) {
       std::vector<PairTile> some;
       // Each time what is left of a part of the outputs: setting up tiles takes time.
       for (auto i = begin; i < end;) {
         const auto part = i / pieces;
-        const auto next = std::min(end, (part + 1) * pieces);
+        const auto next = is_measured ? i + 1 : std::min(end, (part + 1) * pieces);
         const auto first = blocks * part / parts * block;
         const auto last = std::min(outputs, blocks * (part + 1) / parts * block);
         some.clear();
@@ -235,31 +246,24 @@ class Run {
                                   step_.bias.empty() ? nullptr : step_.bias.data() + first, last - first,
                                   stride, instruction_.activation, instruction_.activation_alpha},
                                  some.data(), static_cast<std::int64_t>(some.size()));
+        if (is_measured) {  // while they are in the cache
+          kernels().moments_of_cells(some[0].out, stride, static_cast<std::int64_t>(some.size()) * tile_cells,
+                                     &moments->parts[at(i * stride)]);
+        }
         i = next;
       }
     });
   }
 
-  // Of each channel.
-  static std::vector<RunningMoments> moments_of(const ChannelsLast& in) {
-    constexpr std::int64_t cache = 16384;  // floats
-    const auto some = std::max<std::int64_t>(16, cache / in.stride());
-    std::vector<std::vector<RunningMoments>> of_threads(at(most_threads()));
-    parallel_for((in.cells() + some - 1) / some, [&](std::int64_t begin, std::int64_t end) {
-      auto& own = of_threads[at(thread_index())];
-      own.resize(at(in.stride()));
-      std::vector<Moments> moments(at(in.stride()));
-      for (auto i = begin; i < end; ++i) {
-        const auto count = std::min(some, in.cells() - i * some);
-        kernels().moments_of_cells(in.data + i * some * in.stride(), in.stride(), count, moments.data());
-        for (std::size_t c = 0; c < own.size(); ++c) own[c].add({moments[c], count});
-      }
+  static void measure(const ChannelsLast& in, PartMoments& moments) {
+    const auto parts = (in.cells() + PartMoments::cells - 1) / PartMoments::cells;
+    moments.parts.resize(at(parts * in.stride()));
+    for_rows(parts, [&](std::int64_t i) {
+      const auto first = i * PartMoments::cells;
+      kernels().moments_of_cells(in.data + first * in.stride(), in.stride(),
+                                 std::min(PartMoments::cells, in.cells() - first),
+                                 &moments.parts[at(i * in.stride())]);
     });
-    std::vector<RunningMoments> all(at(in.stride()));
-    for (const auto& own : of_threads) {
-      for (std::size_t c = 0; c < own.size(); ++c) all[c].add(own[c]);
-    }
-    return all;
   }
 
   ChannelAffines affines_of(const std::vector<RunningMoments>& channels) const {
@@ -377,6 +381,12 @@ PairStep prepare_pairs(const Program& program, std::int64_t value, const std::ve
     if (std::any_of(bias.begin(), bias.end(), [](float b) { return b != 0; })) {
       result.bias = bias;
       result.bias.resize(at(rounded_up(outputs, widest_vector)), 0.0F);
+    }
+  }
+  for (std::size_t i = 0; i < forms.size(); ++i) {
+    const auto& reader = program.instructions[i];
+    if (is_convolution && forms[i].channels_last && reader.op == Op::group_norm) {
+      result.is_measured |= reader.a[0].value == value;
     }
   }
   if (instruction.op == Op::group_norm) {

@@ -42,10 +42,19 @@ struct ChannelAffines {
   }
 };
 
-// Memory that is used within one instruction, and what group norms have left to their readers, by value.
+// Moments of a value's channels, in parts of its cells, one after the other: (parts, channels). The parts are
+// the same whoever measures, so that the number of threads changes nothing.
+struct PartMoments {
+  static constexpr std::int64_t cells = 192;  // of each part but the last one
+  std::vector<Moments> parts{};
+};
+
+// Memory that is used within one instruction, and what is left to the readers, by value: by group norms, and
+// by products that group norms read.
 struct PairScratch {
   Scratch floats;
   std::map<std::int64_t, ChannelAffines> left;
+  std::map<std::int64_t, PartMoments> moments;
 };
 
 // Numbers that begin on a cache line: a tile's row across two takes twice the time.
@@ -68,7 +77,8 @@ struct PairStep {
   std::vector<float> bias{};                     // empty where it is 0
   bool is_kept = true;                           // false for a group norm that no instruction here reads
   bool in_place = false;                         // a group norm that alone reads its operand
-  bool is_left = false;  // a group norm that is applied where its only reader rounds it to bfloat16
+  bool is_left = false;      // a group norm that is applied where its only reader rounds it to bfloat16
+  bool is_measured = false;  // a convolution that a group norm reads
 };
 
 // readers: how many instructions and outputs read each value.

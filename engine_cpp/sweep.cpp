@@ -58,7 +58,8 @@ bool all_have_halo(const std::vector<SourcePlane>& sources, bool wanted) {
 class Worker {
  public:
   Worker(const Region& region, const std::vector<SourcePlane>& sources, const std::vector<Target>& targets,
-         const Layout& grid, bool torus, const Finish& finish, RegionRun& runner, const Cut& cut)
+         const Layout& grid, bool torus, const Finish& finish, RegionRun& runner, const Cut& cut,
+         std::vector<Tally>& tallies)
       : region_(region),
         sources_(sources),
         targets_(targets),
@@ -66,6 +67,7 @@ class Worker {
         finish_(finish),
         runner_(runner),
         cut_(cut),
+        tallies_(tallies),
         cells_(sources.size()),
         neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns),
         packed_size_(whole_vectors(region.chunk())) {
@@ -96,14 +98,12 @@ class Worker {
       const auto chunk = cut_.chunk(i);
       const Chunk alone{0, 0, 1, chunk.cells()};
       const auto steps = finish_.steps;
-      Tally tally;
       for (std::int64_t step = 0; step < steps; ++step) {
         const bool is_first = step == 0;
         const bool is_last = step + 1 == steps;
-        tally = run(is_first ? chunk : alone, is_first ? sources_ : in_state_,  //
-                    is_last ? chunk : alone, is_last ? out() : state_);
+        tallies_[at(i)] = run(is_first ? chunk : alone, is_first ? sources_ : in_state_,  //
+                              is_last ? chunk : alone, is_last ? out() : state_);
       }
-      tally_ += tally;
     }
   }
 
@@ -111,12 +111,9 @@ class Worker {
   void run_step(std::int64_t i, std::int64_t step) {
     const auto chunk = cut_.chunk(i);
     const bool is_last = step + 1 == finish_.steps;
-    const auto tally = run(chunk, step == 0 ? sources_ : in_between_[at((step - 1) % 2)],  //
-                           chunk, is_last ? out() : finish_.between[at(step % 2)]);
-    if (is_last) tally_ += tally;
+    tallies_[at(i)] = run(chunk, step == 0 ? sources_ : in_between_[at((step - 1) % 2)],  //
+                          chunk, is_last ? out() : finish_.between[at(step % 2)]);
   }
-
-  const Tally& tally() const { return tally_; }
 
  private:
   void run_part(std::int64_t first, std::int64_t cells) {
@@ -203,12 +200,12 @@ class Worker {
   const Finish& finish_;
   RegionRun& runner_;
   const Cut& cut_;
+  std::vector<Tally>& tallies_;  // of the chunks
   std::vector<const float*> cells_, psi_, delta_;
   std::vector<float*> out_;
   Neighbours neighbours_;
   std::int64_t packed_size_;
   float* packed_;
-  Tally tally_;
 };
 
 }  // namespace
@@ -226,6 +223,7 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
   // Where rows do not matter, the grid is one long row.
   const bool is_one_row = region.reach == 0 && targets.empty() && all_have_halo(sources, false);
   const Cut cut(is_one_row ? 1 : grid.height, is_one_row ? grid.height * grid.width : grid.width, capacity);
+  std::vector<Tally> tallies(at(cut.count()));
   std::vector<std::unique_ptr<Worker>> workers(
       at(most_threads()));  // one for each thread, made where it runs
   const auto in_parallel = [&](std::int64_t count, const auto& work) {
@@ -233,7 +231,8 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
       const auto thread = at(thread_index());
       auto& worker = workers.at(thread);
       if (!worker) {
-        worker = std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), cut);
+        worker = std::make_unique<Worker>(region, sources, targets, grid, torus, finish, runner(thread), cut,
+                                          tallies);
       }
       work(*worker, begin, end);
     });
@@ -258,10 +257,8 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
   for (const auto& target : targets) {
     if (target.needs_halo) fill_halo(target.plane, grid, torus);
   }
-  Tally sum;
-  for (const auto& worker : workers) {
-    if (worker) sum += worker->tally();
-  }
+  Tally sum;  // in the same order whoever ran what
+  for (const auto& tally : tallies) sum += tally;
   return sum;
 }
 
