@@ -31,7 +31,8 @@ test: $(VENV)/.built
 # forks: AddressSanitizer's allocator leaves its locks to a child as they are.
 # The quarantine of freed memory is full before tests that look at the process's size.
 # Two processes test, started alike: -n would start them without the -S.
-sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py
+sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py \
+  tests/test_snapshots.py
 sanitizers := libasan.so libubsan.so libstdc++.so
 sanitized: $(VENV)/.built
 	env -u SKBUILD_CMAKE_DEFINE $(pip) install --quiet --upgrade --no-deps --no-build-isolation --target build/sanitized \
@@ -41,7 +42,7 @@ sanitized: $(VENV)/.built
 	  UBSAN_OPTIONS=print_stacktrace=1 OMP_WAIT_POLICY=passive \
 	  PYTHONPATH=$(CURDIR)/build/sanitized:$$($(bin)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))") \
 	  $(bin)/python -S -m pytest --tx '2*popen//python=$(bin)/python -S' --dist loadscope --no-loadscope-reorder \
-	  -k "not torchscript and not far_away and not fork" $(sanitized_tests)
+	  -k "not torchscript and not far_away and not fork and not another_process" $(sanitized_tests)
 
 lint: $(VENV)/.linted
 	$(bin)/ruff format --check
