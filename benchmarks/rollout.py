@@ -11,8 +11,8 @@ rollout in float64. The last layer's weights are scaled so that a step changes t
 that is not installed is named, not hidden: `pip install -e .[bench]` brings all. Contenders are in
 `peers.py`, the unbounded universe in `sparse.py`. Writes DIR/NAME.json, DIR/NAME.md and
 DIR/NAME_times.png, and, where DIR is the project's docs and NAME rollout, the block of the README that quotes
-them; `rollout_avx2` is the name for a CPU without AVX-512. --quick tries everything at a small size; its
-figures mean nothing.
+them; `rollout_avx2` is the name for a CPU without AVX-512, `rollout_amx` for one with AMX. --quick tries
+everything at a small size; its figures mean nothing.
 """
 
 import argparse
@@ -341,7 +341,9 @@ from a rollout in float64 after the number of steps named, over the largest numb
 {float_limit:g} ({half_limit:g} in bf16) computes something else and is not compared. *speed* is the fastest
 peer's time over the engine's, above 1 where the engine is faster. Where cells do not see each other, as in
 `mlp`, the engine takes up to 16 steps of a few cells in a row.
+"""
 
+OF_EIGHT = """\
 `deep_qca_eight` is `deep_qca` as the seed wrote it, and as one would: the sum of the neighbours of each
 channel eight times over, and a first layer that sees all eight. The engine finds that they are one; whoever
 runs the graph as it is written computes them all. Atheria's own `deep_qca` computes one, in Python too, so
@@ -355,6 +357,8 @@ def page(result: Numbers, name: str) -> str:
     lines = [
         HEAD.format(packages=packages, float_limit=TOLERANCE[False], half_limit=TOLERANCE[True], **result)
     ]
+    if any(measured["law"] == EIGHT for measured in result["rows"]):
+        lines.append(OF_EIGHT)
     if result["quick"]:
         lines.append("**A trial at a small size: these figures mean nothing.**\n")
     if result["left_out"]:
