@@ -281,14 +281,21 @@ def test_a_journal_that_cannot_be_read_holds_no_other_up() -> None:
     assert waiting(damaged.folder) == 0
 
 
+def content_of(path: Path) -> bytes:
+    """Of a file in /proc: nothing where the thread or process is gone."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def courier_of(process: subprocess.Popen[str]) -> int:
     """The process that delivers for a run, once it has been sent."""
     for _ in range(3000):
         children = Path(f"/proc/{process.pid}/task").glob("*/children")
-        found = [int(pid) for file in children for pid in file.read_text().split()]
-        couriers = [p for p in found if b"atheria.courier" in Path(f"/proc/{p}/cmdline").read_bytes()]
-        if couriers:
-            return couriers[0]
+        for child in [int(pid) for file in children for pid in content_of(file).split()]:
+            if b"atheria.courier" in content_of(Path(f"/proc/{child}/cmdline")):
+                return child
         time.sleep(0.1)
     raise AssertionError("no courier was sent")
 
