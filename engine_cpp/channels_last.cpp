@@ -228,12 +228,14 @@ class Run {
     const bool is_measured = moments != nullptr && parts == 1 && layout.width % tile_cells == 0;
     static_assert(piece * tile_cells == PartMoments::cells);
     if (is_measured) moments->parts.resize(at(pieces * stride));
+    constexpr std::int64_t cache = 32768;  // floats of results that are measured while they are in it
+    const auto most = is_measured ? std::max<std::int64_t>(1, cache / (PartMoments::cells * stride)) : pieces;
     parallel_for(pieces * parts, [&](std::int64_t begin, std::int64_t end) {
       std::vector<PairTile> some;
       // Each time what is left of a part of the outputs: setting up tiles takes time.
       for (auto i = begin; i < end;) {
         const auto part = i / pieces;
-        const auto next = is_measured ? i + 1 : std::min(end, (part + 1) * pieces);
+        const auto next = std::min({end, (part + 1) * pieces, i + most});
         const auto first = blocks * part / parts * block;
         const auto last = std::min(outputs, blocks * (part + 1) / parts * block);
         some.clear();
@@ -246,9 +248,11 @@ class Run {
                                   step_.bias.empty() ? nullptr : step_.bias.data() + first, last - first,
                                   stride, instruction_.activation, instruction_.activation_alpha},
                                  some.data(), static_cast<std::int64_t>(some.size()));
-        if (is_measured) {  // while they are in the cache
-          kernels().moments_of_cells(some[0].out, stride, static_cast<std::int64_t>(some.size()) * tile_cells,
-                                     &moments->parts[at(i * stride)]);
+        for (auto measured = i; is_measured && measured < next; ++measured) {
+          const auto own = (measured - i) * piece;
+          const auto count = std::min(piece, static_cast<std::int64_t>(some.size()) - own);
+          kernels().moments_of_cells(some[at(own)].out, stride, count * tile_cells,
+                                     &moments->parts[at(measured * stride)]);
         }
         i = next;
       }
