@@ -29,6 +29,7 @@ test: $(VENV)/.built
 # The engine's own tests, with every access to memory and every undefined operation checked. -S: the editable
 # install stays out of the way. Left out: what libtorch computes, what is equal bit for bit when optimised alone, and
 # forks: AddressSanitizer's allocator leaves its locks to a child as they are.
+# And another process, which is not started with -S: it would run the editable install.
 # The quarantine of freed memory is full before tests that look at the process's size.
 # Two processes test, started alike: -n would start them without the -S.
 sanitized_tests := tests/test_compiled.py tests/test_parity.py tests/test_unbounded.py tests/test_engine.py \
