@@ -131,7 +131,8 @@ class CompiledLaw final : public Law {
       is_compared |=
           compare(universes, std::max<std::int64_t>(rows, least), std::max<std::int64_t>(columns, least));
     }
-    if (!is_compared) compare(1, 16, 24);  // which it has taken when it was lowered
+    // A grid that it has taken when it was lowered; what has not been compared at all does not run.
+    if (!is_compared && !compare(1, 16, 24)) return std::numeric_limits<double>::infinity();
     return worst;
   }
 
