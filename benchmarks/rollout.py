@@ -464,7 +464,8 @@ def profiles(result: Numbers) -> list[str]:
         "the other is at",
         f"its shares of the same parts. Parts of less than {SMALL_PART:.0%} are summed up. An activation "
         "takes time and counts no operation;",
-        "Winograd's algorithm, for the unets' wide layers in float32, needs fewer than are counted.\n",
+        "Winograd's algorithm, for the unets' wide layers in float32 and nca's filters and first layer,",
+        "needs fewer than are counted.\n",
         "| law | cells | part | ms | share | GFLOP/s | of the ceiling |",
         "|---|---|---|---|---|---|---|",
     ]

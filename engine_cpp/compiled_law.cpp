@@ -91,14 +91,14 @@ class CompiledLaw final : public Law {
 
   void set_why(double error, const std::string& rounding) {
     why_ = "lowered to " + std::to_string(plan_.program().instructions.size()) + " instructions for " +
-           kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
+           kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") + on_tiles() +
            "; differs from libtorch by " + short_number(error) + " of the largest number, or of 1";
   }
 
   // Whether matter comes out of a vacuum that libtorch leaves alone.
   bool moves_vacuum(std::int64_t d_state) {
     if (vacuum_norm() > 0) return false;
-    const auto size = 16 * stride();
+    const auto size = std::max(16 * stride(), plan_.width_of_tiles());
     const auto psi = at::zeros({1, 2 * d_state, size, size}, at::kFloat);
     return forward(psi, initial_memory(1, size, size)).delta.count_nonzero().item<std::int64_t>() > 0;
   }
@@ -131,6 +131,9 @@ class CompiledLaw final : public Law {
       is_compared |=
           compare(universes, std::max<std::int64_t>(rows, least), std::max<std::int64_t>(columns, least));
     }
+    if (const auto width = plan_.width_of_tiles(); width > 0) {
+      is_compared |= compare(1, 3 * WinogradProduct::tile, 2 * width);
+    }
     // A grid that it has taken when it was lowered; what has not been compared at all does not run.
     if (!is_compared && !compare(1, 16, 24)) return std::numeric_limits<double>::infinity();
     return worst;
@@ -144,6 +147,13 @@ class CompiledLaw final : public Law {
     const auto error = (expected - got).abs().max().item<double>();
     const auto scale = std::max(1.0, expected.abs().max().item<double>());
     return std::isfinite(error) ? error / scale : std::numeric_limits<double>::infinity();
+  }
+
+  std::string on_tiles() const {
+    const auto width = plan_.width_of_tiles();
+    if (width == 0) return "";
+    return ", filters by Winograd's algorithm on grids of a multiple of " +
+           std::to_string(WinogradProduct::tile) + " x " + std::to_string(width) + " cells";
   }
 
   // Whether the program is the law's on this grid, too. Throws std::invalid_argument where it is not, and
@@ -255,12 +265,7 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
   try {
     const auto frozen = torch::jit::freeze(module);
     const auto program = lowered(*script, frozen, d_state);
-    // Winograd's rounding leaves traces where the sum is exactly 0, and a norm of each cell makes them large:
-    // it serves laws that normalise over the whole grid, and local ones keep their vacuum.
-    const bool is_global = std::any_of(program.instructions.begin(), program.instructions.end(),
-                                       [](const Instruction& i) { return i.op == Op::group_norm; });
     for (const bool winograd : {true, false}) {  // whose rounding errors are larger
-      if (winograd && !is_global) continue;
       auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, options, winograd);
       const auto error = law->error(d_state);
       if (!law->moves_vacuum(d_state) && error <= limit) {

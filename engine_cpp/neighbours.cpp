@@ -21,7 +21,7 @@ bool is_within(std::int64_t i, std::int64_t first, std::int64_t count) {
 }  // namespace
 
 Neighbours::Neighbours(const Region& region, const Sources& sources, std::int64_t height, std::int64_t width,
-                       bool torus, std::int64_t rows, std::int64_t columns)
+                       bool torus, std::int64_t rows, std::int64_t columns, bool is_filtered)
     : region_(region),
       height_(height),
       width_(width),
@@ -30,10 +30,15 @@ Neighbours::Neighbours(const Region& region, const Sources& sources, std::int64_
       stride_(rounded_up(columns + 2 * reach_, widest_vector)),
       column_size_(rows * stride_ + 2 * rounded_up(reach_, widest_vector)),
       zeros_(torus ? 0 : columns + 2 * widest_vector),
+      is_filtered_(is_filtered),
       sees_vectors_(width % widest_vector == 0 &&
                     std::all_of(sources.begin(), sources.end(),
                                 [&](const SourcePlane& p) { return !p.has_halo && p.stride == width; })) {
   for (const auto& op : region.operators) {
+    if (is_filtered_ && op.filtered) {
+      const auto inputs = static_cast<std::int64_t>(op.filtered->sources.size());
+      winograd_size_ = std::max(winograd_size_, winograd_scratch(inputs));
+    }
     if (!is_nearest(op)) columns_ = std::max(columns_, static_cast<std::int64_t>(op.columns.size()));
   }
 }
@@ -64,6 +69,17 @@ Neighbours::Prepared Neighbours::prepared(const Region::Operator& op) const {
   return all;
 }
 
+bool Neighbours::run(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
+                     float* const* out) {
+  if (is_filtered_ && op.filtered) {
+    convolve(op, sources, chunk, out);
+    return true;
+  }
+  if (op.instruction.op != Op::stencil) return false;
+  if (!(is_filtered_ && op.is_filter)) sum(op, sources, chunk, out);
+  return true;
+}
+
 void Neighbours::sum(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
                      float* const* out) {
   if (is_nearest(op)) return sum_nearest(op, sources, chunk, out);
@@ -79,19 +95,29 @@ void Neighbours::sum(const Region::Operator& op, const Sources& sources, const C
   }
 }
 
-void Neighbours::sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
-                             float* const* out) {
+Surroundings Neighbours::around(const Sources& sources, const Chunk& chunk) {
   const auto beside = [&](std::int64_t x) {
     const auto there = torus_ ? wrapped(x, width_) : x;
-    return is_within(there, 0, width_) ? there - chunk.x : NearestSums::nothing;
+    return is_within(there, 0, width_) ? there - chunk.x : Surroundings::nothing;
   };
   planes_.clear();
   for (const auto& from : sources) planes_.push_back(from.first + chunk.x);
   rows_.clear();
   for (auto y = chunk.y - 1; y <= chunk.y + chunk.height; ++y) {
     const auto there = torus_ ? wrapped(y, height_) : y;
-    rows_.push_back(is_within(there, 0, height_) ? there * width_ : NearestSums::nothing);
+    rows_.push_back(is_within(there, 0, height_) ? there * width_ : Surroundings::nothing);
   }
+  return {planes_.data(),
+          rows_.data(),
+          memory_ + columns_ * column_size_ + widest_vector,
+          chunk.height,
+          chunk.width,
+          beside(chunk.x - 1),
+          beside(chunk.x + chunk.width)};
+}
+
+void Neighbours::sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
+                             float* const* out) {
   groups_.clear();
   for (const auto& [group, from, results] : op.nearest) {
     auto& own = groups_.emplace_back(group);
@@ -99,9 +125,18 @@ void Neighbours::sum_nearest(const Region::Operator& op, const Sources& sources,
     own.sources = from.data();
     own.results = results.data();
   }
-  kernels().sum_nearest({groups_.data(), static_cast<std::int64_t>(groups_.size()), planes_.data(),
-                         rows_.data(), memory_ + columns_ * column_size_ + widest_vector, chunk.height,
-                         chunk.width, beside(chunk.x - 1), beside(chunk.x + chunk.width), out});
+  kernels().sum_nearest(
+      {around(sources, chunk), groups_.data(), static_cast<std::int64_t>(groups_.size()), out});
+}
+
+void Neighbours::convolve(const Region::Operator& op, const Sources& sources, const Chunk& chunk,
+                          float* const* out) {
+  const auto& [from, weights, weights_of_block, has_weights] = *op.filtered;
+  const auto& instruction = op.instruction;
+  kernels().winograd_product({around(sources, chunk), from.data(), static_cast<std::int64_t>(from.size()),
+                              weights.data(), weights_of_block, has_weights.data(), op.bias.data(), out,
+                              instruction.channels, instruction.activation, instruction.activation_alpha,
+                              memory_ + columns_ * column_size_ + zeros_});
 }
 
 // With what lies left and right of the chunk.

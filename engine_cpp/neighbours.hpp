@@ -27,16 +27,17 @@ class Neighbours {
  public:
   using Sources = std::vector<SourcePlane>;
 
-  // sources: or others that lie like them. rows, columns: of the largest chunk.
+  // sources: or others that lie like them. rows, columns: of the largest chunk. is_filtered: whether chunks
+  // are whole blocks of tiles.
   Neighbours(const Region& region, const Sources& sources, std::int64_t height, std::int64_t width,
-             bool torus, std::int64_t rows, std::int64_t columns);
+             bool torus, std::int64_t rows, std::int64_t columns, bool is_filtered);
 
   // Floats that it works in.
-  std::int64_t size() const { return columns_ * column_size_ + zeros_; }
+  std::int64_t size() const { return columns_ * column_size_ + zeros_ + winograd_size_; }
   void work_in(float* memory);
 
-  // An operator's sums of a chunk, a row each.
-  void sum(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
+  // What an operator makes of a chunk and its neighbours, a row for each result; returns whether it sees any.
+  bool run(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
 
  private:
   // An operator's sums of columns, as the kernel wants them, but for the chunk.
@@ -46,6 +47,9 @@ class Neighbours {
   };
 
   float* column(std::int64_t i) const;
+  void sum(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
+  Surroundings around(const Sources& sources, const Chunk& chunk);
+  void convolve(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
   bool is_nearest(const Region::Operator& op) const;
   Prepared prepared(const Region::Operator& op) const;
   void sum_nearest(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
@@ -59,7 +63,9 @@ class Neighbours {
   const std::int64_t column_size_;
   std::int64_t columns_ = 0;
   const std::int64_t zeros_;  // that are read beyond an edge
-  bool sees_vectors_;         // bare planes, of rows of whole vectors one after the other
+  const bool is_filtered_;
+  std::int64_t winograd_size_ = 0;
+  bool sees_vectors_;  // bare planes, of rows of whole vectors one after the other
   float* memory_ = nullptr;
   std::vector<Prepared> prepared_;  // of each operator
   std::vector<Term> terms_;

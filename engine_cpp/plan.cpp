@@ -5,6 +5,7 @@
 #include <mutex>
 #include <utility>
 
+#include "filters.hpp"
 #include "parallel.hpp"
 
 namespace atheria {
@@ -142,6 +143,11 @@ void reuse_rows(Region& region, std::vector<std::vector<Operand>*> outputs) {
   for (auto* operands : outputs) move(*operands);
   for (auto& [plane, row] : region.stored) row = place[at(row)];
   region.rows = static_cast<std::int64_t>(taken_until.size());
+}
+
+void finish(Region& region, const std::vector<std::vector<Operand>*>& outputs, bool winograd) {
+  if (winograd) join_filters(region, {outputs.begin(), outputs.end()});
+  reuse_rows(region, outputs);
 }
 
 bool joins_region(const Instruction& instruction) {
@@ -293,8 +299,21 @@ bool Plan::uses_bf16() const {
                      [](const Step& step) { return step.pairs && !step.pairs->weights.empty(); });
 }
 
+std::int64_t Plan::width_of_tiles() const {
+  const auto is_filtered = [](const Region& region) { return region.filtered_chunk() > 0; };
+  const bool is_any = is_filtered(last_) || std::any_of(steps_.begin(), steps_.end(), [&](const Step& step) {
+                        return step.region && is_filtered(*step.region);
+                      });
+  return is_any ? kernels().winograd_width : 0;
+}
+
 void Plan::divide() {
   const auto& all = program_.instructions;
+  // On whole planes, rounding leaves traces where the sum is exactly 0, and a norm of each cell makes them
+  // large: there it serves laws that normalise over the whole grid, and local ones keep their vacuum.
+  const bool serves_planes = winograd_ && std::any_of(all.begin(), all.end(), [](const Instruction& i) {
+                               return i.op == Op::group_norm;
+                             });
   is_stored_.assign(all.size(), false);
   needs_halo_.assign(all.size(), false);
   forms_ = forms(program_, precision_);
@@ -362,7 +381,7 @@ void Plan::divide() {
       if (forms_[at(entry)].channels_last) {
         steps_.push_back({.pairs = prepare_pairs(program_, entry, forms_, count)});
       } else {
-        steps_.push_back({.spatial = prepare(program_, entry, winograd_, count)});
+        steps_.push_back({.spatial = prepare(program_, entry, serves_planes, count)});
       }
       continue;
     }
@@ -373,12 +392,12 @@ void Plan::divide() {
     }
     if (r == last) break;
     steps_.push_back({.region = builder.take()});
-    reuse_rows(*steps_.back().region, {});
+    finish(*steps_.back().region, {}, winograd_);
   }
   for (const auto& plane : program_.delta) delta_.push_back(builder.operand(plane));
   for (std::int64_t c = 0; c < all[0].channels; ++c) psi_.push_back(builder.operand({0, c}));
   last_ = builder.take();
-  reuse_rows(last_, {&delta_, &psi_});
+  finish(last_, {&delta_, &psi_}, winograd_);
 }
 
 Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {

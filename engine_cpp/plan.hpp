@@ -29,12 +29,15 @@ class Workspace;
 
 class Plan {
  public:
+  // winograd: whether Winograd's algorithm serves where it takes less time.
   Plan(Program program, Precision precision, bool winograd);
   ~Plan();
 
   const Program& program() const { return program_; }
   Profile& profile() { return profile_; }
   bool uses_bf16() const;
+  // Cells across a block of tiles, where a convolution runs on those by Winograd's algorithm; else 0.
+  std::int64_t width_of_tiles() const;
   // Whether it is one region on the field alone.
   bool is_local() const { return steps_.empty(); }
   // Steps that `run` may take at once.

@@ -116,6 +116,12 @@ std::int64_t Region::chunk() const {
   return std::clamp<std::int64_t>(cache / wanted / unit * unit, 2 * unit, 6 * unit);
 }
 
+std::int64_t Region::filtered_chunk() const {
+  const bool is_any = std::any_of(operators.begin(), operators.end(),
+                                  [](const Operator& op) { return op.filtered.has_value(); });
+  return is_any ? kernels().winograd_width * WinogradProduct::tile * most_across : 0;
+}
+
 void separate(Region::Operator& op) {
   auto operand = op.a.begin();
   for (const auto& stencil : op.instruction.stencils) {
@@ -161,7 +167,10 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
 }
 
 RegionRun::RegionRun(const Region& region, Profile* profile)
-    : region_(region), profile_(profile), capacity_(region.chunk()), scratch_(region.rows * capacity_) {
+    : region_(region),
+      profile_(profile),
+      capacity_(std::max(region.chunk(), region.filtered_chunk())),
+      scratch_(region.rows * capacity_) {
   for (const auto& op : region.operators) {
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());
@@ -228,15 +237,12 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
   }
 }
 
-void RegionRun::run(const float* const* cells, std::int64_t count, const SumNeighbours& sum_neighbours) {
+void RegionRun::run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours) {
   for (std::size_t i = 0; i < region_.operators.size(); ++i) {
     const auto& op = region_.operators[i];
     const Timed timed(profile_, at(op.value));
-    if (op.instruction.op == Op::stencil && region_.reach > 0) {
-      sum_neighbours(op, out_[i].data());
-    } else {
-      run_operator(i, cells, count);
-    }
+    const bool is_done = region_.reach > 0 && run_neighbours(op, out_[i].data());
+    if (!is_done) run_operator(i, cells, count);
   }
 }
 

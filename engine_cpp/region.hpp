@@ -2,8 +2,10 @@
 // time, so that what passes between them stays in the cache.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "planes.hpp"
@@ -11,6 +13,9 @@
 #include "program.hpp"
 
 namespace atheria {
+
+// Blocks of Winograd's tiles in a row that are run together, at most.
+inline constexpr std::int64_t most_across = 4;
 
 // A row that an instruction reads: of the region itself, or of a plane from outside, `dy`, `dx` away.
 struct Operand {
@@ -48,15 +53,25 @@ struct Region {
     std::vector<std::int64_t> sources, results;
   };
 
+  // A convolution of filters of sources, by Winograd's algorithm: as WinogradProduct says.
+  struct Filtered {
+    std::vector<std::int64_t> sources{};
+    std::vector<float> weights{};
+    std::int64_t weights_of_block = 0;
+    std::array<bool, WinogradProduct::elements> has_weights{};
+  };
+
   struct Operator {
     Instruction instruction;
-    std::int64_t value = 0;            // its place in the program
-    std::vector<Operand> a, b;         // stencils: all taps, one after the other
-    std::vector<float> weights, bias;  // of a convolution, as the kernels want them
-    std::vector<Column> columns;       // of stencils
-    std::vector<SumOfColumns> sums;    // of stencils, one each
-    std::vector<Nearest> nearest;      // the same; none where some see more than that
-    std::int64_t first_row = 0;        // of the result
+    std::int64_t value = 0;              // its place in the program
+    std::vector<Operand> a, b;           // stencils: all taps, one after the other
+    std::vector<float> weights, bias;    // of a convolution, as the kernels want them
+    std::vector<Column> columns;         // of stencils
+    std::vector<SumOfColumns> sums;      // of stencils, one each
+    std::vector<Nearest> nearest;        // the same; none where some see more than that
+    std::int64_t first_row = 0;          // of the result
+    std::optional<Filtered> filtered{};  // of a convolution
+    bool is_filter = false;              // of stencils that a `filtered` alone reads
   };
 
   std::vector<Operator> operators;
@@ -68,6 +83,8 @@ struct Region {
 
   // Cells that are run together.
   std::int64_t chunk() const;
+  // The same, where some operator is `filtered`; none where none is.
+  std::int64_t filtered_chunk() const;
 };
 
 // Takes an operator's stencils apart.
@@ -84,11 +101,11 @@ class RegionRun {
   // profile: null where nobody asks.
   explicit RegionRun(const Region& region, Profile* profile = nullptr);
 
-  // Writes an operator's sums over neighbours, a row each.
-  using SumNeighbours = std::function<void(const Region::Operator& op, float* const* out)>;
+  // Writes what an operator makes of neighbours, a row for each result; returns whether it sees any.
+  using RunNeighbours = std::function<bool(const Region::Operator& op, float* const* out)>;
 
   // On `count` cells. cells: each source's.
-  void run(const float* const* cells, std::int64_t count, const SumNeighbours& sum_neighbours);
+  void run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours);
 
   // A local row's cells of the last run: results take turns in it.
   float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }

@@ -6,6 +6,7 @@
 #include "moments.hpp"
 #include "parallel.hpp"
 #include "region.hpp"
+#include "winograd_weights.hpp"
 
 namespace atheria {
 namespace {
@@ -16,32 +17,19 @@ constexpr std::int64_t tile = 4;                // outputs of a Winograd tile, a
 constexpr std::int64_t elements = 36;           // of its transform
 constexpr std::int64_t winograd_channels = 32;  // fewer do not pay for the transforms
 
-// G g G^T of each 3x3 filter, packed for each of the 36 elements.
+// Of each 3x3 filter, packed for each of the 36 elements.
 std::vector<float> winograd_weights(const Instruction& instruction) {
-  static constexpr double g[6][3] = {{1.0 / 4, 0, 0},
-                                     {-1.0 / 6, -1.0 / 6, -1.0 / 6},
-                                     {-1.0 / 6, 1.0 / 6, -1.0 / 6},
-                                     {1.0 / 24, 1.0 / 12, 1.0 / 6},
-                                     {1.0 / 24, -1.0 / 12, 1.0 / 6},
-                                     {0, 0, 1}};
   const auto inputs = static_cast<std::int64_t>(instruction.a.size());
   const auto outputs = instruction.channels;
+  std::vector<double> filters(instruction.weight.begin(), instruction.weight.end());
   std::vector<float> result;
-  for (std::int64_t i = 0; i < 6; ++i) {
-    for (std::int64_t j = 0; j < 6; ++j) {
-      std::vector<float> element(at(outputs * inputs));
-      for (std::int64_t f = 0; f < outputs * inputs; ++f) {
-        double sum = 0;
-        for (std::int64_t y = 0; y < 3; ++y) {
-          for (std::int64_t x = 0; x < 3; ++x) {
-            sum += g[i][y] * g[j][x] * static_cast<double>(instruction.weight[at(f * 9 + y * 3 + x)]);
-          }
-        }
-        element[at(f)] = static_cast<float>(sum);
-      }
-      const auto packed = pack_weights(element, outputs, inputs, kernels().block);
-      result.insert(result.end(), packed.begin(), packed.end());
+  for (std::int64_t e = 0; e < elements; ++e) {
+    std::vector<float> element(at(outputs * inputs));
+    for (std::int64_t f = 0; f < outputs * inputs; ++f) {
+      element[at(f)] = static_cast<float>(winograd_weight(filters.data() + f * 9, e));
     }
+    const auto packed = pack_weights(element, outputs, inputs, kernels().block);
+    result.insert(result.end(), packed.begin(), packed.end());
   }
   return result;
 }

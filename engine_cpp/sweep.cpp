@@ -16,10 +16,20 @@ constexpr std::int64_t unit = 48;  // cells that a kernel takes at once, at most
 
 std::int64_t whole_vectors(std::int64_t cells) { return rounded_up(cells, widest_vector); }
 
-// How a grid is cut: rows of it where they are short, parts of rows where they are long.
+// How a grid is cut: rows of it where they are short, parts of rows where they are long, or blocks of tiles.
 struct Cut {
   std::int64_t height, width;  // of the grid
   std::int64_t rows = 1, columns;
+  bool is_filtered = false;  // whether into blocks of tiles
+
+  static Cut into_tiles(std::int64_t height, std::int64_t width) {
+    const auto across = kernels().winograd_width;
+    Cut cut(height, width, across);
+    cut.columns = std::min(width, most_across * across);
+    cut.rows = WinogradProduct::tile * (width > across ? 1 : WinogradProduct::at_once);
+    cut.is_filtered = true;
+    return cut;
+  }
 
   Cut(std::int64_t grid_height, std::int64_t grid_width, std::int64_t capacity)
       : height(grid_height), width(grid_width), columns(std::min(grid_width, capacity)) {
@@ -54,6 +64,35 @@ bool all_have_halo(const std::vector<SourcePlane>& sources, bool wanted) {
                      [&](const SourcePlane& place) { return place.has_halo == wanted; });
 }
 
+// Of a grid whose sources all lie bare, or not.
+Cut cut_of(const Region& region, std::int64_t height, std::int64_t width, bool is_bare) {
+  const bool is_filtered = is_bare && region.filtered_chunk() > 0 && height % WinogradProduct::tile == 0 &&
+                           width % kernels().winograd_width == 0;
+  return is_filtered ? Cut::into_tiles(height, width) : Cut(height, width, region.chunk());
+}
+
+// Which sources are read one cell after the other, all through a chunk. Blocks of tiles are stepped row by
+// row, where the field is.
+std::vector<bool> read_cells(const Region& region, const Finish& to, bool is_filtered) {
+  std::vector<bool> result(region.sources.size());
+  const auto look = [&](const std::vector<Operand>& operands) {
+    for (const auto& operand : operands) {
+      if (!operand.is_local) result[at(operand.row)] = true;
+    }
+  };
+  for (const auto& op : region.operators) {
+    const bool sees_neighbours = region.reach > 0 && op.instruction.op == Op::stencil;
+    if (sees_neighbours || (is_filtered && op.filtered)) continue;
+    look(op.a);
+    look(op.b);
+  }
+  if (to.out != nullptr && !is_filtered) {
+    look(*to.psi);
+    look(*to.delta);
+  }
+  return result;
+}
+
 // Runs the region and deals with what it makes; of one thread.
 class Worker {
  public:
@@ -69,8 +108,9 @@ class Worker {
         cut_(cut),
         tallies_(tallies),
         cells_(sources.size()),
-        neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns),
-        packed_size_(whole_vectors(region.chunk())) {
+        is_read_(read_cells(region, finish, cut.is_filtered)),
+        neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns, cut.is_filtered),
+        packed_size_(whole_vectors(std::max(region.chunk(), region.filtered_chunk()))) {
     const auto copies = static_cast<std::int64_t>(sources.size()) * packed_size_;
     const auto channels = finish.out == nullptr ? 0 : static_cast<std::int64_t>(finish.psi->size());
     const auto plane = apart_in_cache(packed_size_);
@@ -130,9 +170,11 @@ class Worker {
   // Writes the targets and, where there is `to`, the field that comes out: to the chunk `there`.
   Tally run(const Chunk& chunk, const std::vector<SourcePlane>& sources, const Chunk& there,
             const FieldPlanes& to) {
-    for (std::size_t s = 0; s < sources.size(); ++s) cells_[s] = packed(sources[s], s, chunk);
+    for (std::size_t s = 0; s < sources.size(); ++s) {
+      cells_[s] = is_read_[s] ? packed(sources[s], s, chunk) : first_of(chunk, sources[s]);
+    }
     runner_.run(cells_.data(), chunk.cells(), [&](const Region::Operator& op, float* const* out) {
-      neighbours_.sum(op, sources, chunk, out);
+      return neighbours_.run(op, sources, chunk, out);
     });
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
@@ -141,7 +183,7 @@ class Worker {
                   target.plane + grid_.first() + (chunk.y + y) * grid_.stride() + chunk.x);
       }
     }
-    return to.first != nullptr ? finish(there, to) : Tally{};
+    return to.first != nullptr ? finish(chunk, sources, there, to) : Tally{};
   }
 
   // What the region reads of a field without margins.
@@ -153,9 +195,13 @@ class Worker {
     return sources;
   }
 
+  static const float* first_of(const Chunk& chunk, const SourcePlane& plane) {
+    return plane.first + chunk.y * plane.stride + chunk.x;
+  }
+
   // A source's cells one after the other: where they are, if nothing is read beyond the last one.
   const float* packed(const SourcePlane& from, std::size_t source, const Chunk& chunk) const {
-    const float* const first = from.first + chunk.y * from.stride + chunk.x;
+    const float* const first = first_of(chunk, from);
     const bool is_packed = chunk.height == 1 || from.stride == chunk.width;
     if (is_packed && (from.has_halo || chunk.cells() % widest_vector == 0)) return first;
     float* const to = packed_ + static_cast<std::int64_t>(source) * packed_size_;
@@ -169,25 +215,45 @@ class Worker {
     return operand.is_local ? runner_.row(operand.row) : cells_[at(operand.row)];
   }
 
-  // The step around the law. A chunk is contiguous in the bare grid.
-  Tally finish(const Chunk& chunk, const FieldPlanes& to) {
+  // The step around the law, of the chunk `chunk`, to the chunk `there`: at once where its rows lie one after
+  // the other, else row by row.
+  Tally finish(const Chunk& chunk, const std::vector<SourcePlane>& sources, const Chunk& there,
+               const FieldPlanes& to) {
     const Timed timed(finish_.profile, finish_.profile->around_law());
-    const auto first = chunk.y * grid_.width + chunk.x;
+    const auto first = there.y * grid_.width + there.x;
     for (std::size_t c = 0; c < out_.size(); ++c) {
+      psi_[c] = located((*finish_.psi)[c]);
       delta_[c] = located((*finish_.delta)[c]);
       out_[c] = to.first + static_cast<std::int64_t>(c) * to.plane + first;
     }
+    if (there.height == 1 || there.width == grid_.width) return finish_run(first, chunk.cells());
+    const auto next_row = [&](const Operand& operand) {
+      const bool is_packed = operand.is_local || is_read_[at(operand.row)];
+      return is_packed ? chunk.width : sources[at(operand.row)].stride;
+    };
+    Tally sum;
+    for (std::int64_t y = 0; y < chunk.height; ++y) {
+      sum += finish_run(first + y * grid_.width, chunk.width);
+      for (std::size_t c = 0; c < out_.size(); ++c) {
+        psi_[c] += next_row((*finish_.psi)[c]);
+        delta_[c] += next_row((*finish_.delta)[c]);
+        out_[c] += grid_.width;
+      }
+    }
+    return sum;
+  }
+
+  Tally finish_run(std::int64_t first, std::int64_t cells) {
     if (finish_.physics == nullptr) {
-      for (std::size_t c = 0; c < out_.size(); ++c) std::copy(delta_[c], delta_[c] + chunk.cells(), out_[c]);
+      for (std::size_t c = 0; c < out_.size(); ++c) std::copy(delta_[c], delta_[c] + cells, out_[c]);
       return {};
     }
-    for (std::size_t c = 0; c < out_.size(); ++c) psi_[c] = located((*finish_.psi)[c]);
     const auto& physics = *finish_.physics;
     return kernels().advance(
         {psi_.data(), delta_.data(), out_.data(), static_cast<std::int64_t>(out_.size()),
          static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
          physics.normalise == Normalise::cell, finish_.fires == nullptr ? nullptr : finish_.fires + first},
-        chunk.cells());
+        cells);
   }
 
   const Region& region_;
@@ -203,6 +269,7 @@ class Worker {
   std::vector<Tally>& tallies_;  // of the chunks
   std::vector<const float*> cells_, psi_, delta_;
   std::vector<float*> out_;
+  std::vector<bool> is_read_;  // of the sources, cell by cell
   Neighbours neighbours_;
   std::int64_t packed_size_;
   float* packed_;
@@ -212,7 +279,7 @@ class Worker {
 
 bool takes_steps_in_a_row(const Region& region, std::int64_t height, std::int64_t width) {
   if (region.reach == 0) return true;
-  const Cut cut(height, width, region.chunk());
+  const auto cut = cut_of(region, height, width, /*is_bare=*/true);
   return cut.columns == width && (cut.count() == 1 || region.reach <= cut.chunk(cut.count() - 1).height);
 }
 
@@ -222,7 +289,8 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
   const auto capacity = region.chunk();
   // Where rows do not matter, the grid is one long row.
   const bool is_one_row = region.reach == 0 && targets.empty() && all_have_halo(sources, false);
-  const Cut cut(is_one_row ? 1 : grid.height, is_one_row ? grid.height * grid.width : grid.width, capacity);
+  const auto cut = is_one_row ? Cut(1, grid.size(), capacity)
+                              : cut_of(region, grid.height, grid.width, all_have_halo(sources, false));
   std::vector<Tally> tallies(at(cut.count()));
   std::vector<std::unique_ptr<Worker>> workers(
       at(most_threads()));  // one for each thread, made where it runs

@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from atheria_core import Engine
-from hypothesis import HealthCheck, given, note, settings
+from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 
 from atheria.config import PhysicsConfig
@@ -542,6 +542,108 @@ class Sums(torch.nn.Module):
         around = F.pad(psi, [self.dilation] * 4, mode=self.mode)
         sums = F.conv2d(around, self.filters, self.bias, 1, 0, self.dilation, self.channels)
         return F.conv2d(sums, self.mix)
+
+
+class Perceives(torch.nn.Module):
+    """Several filters of each channel and a hidden layer, as `nca`: what runs by Winograd's algorithm."""
+
+    def __init__(self, chance: Random, channels: int, boundary: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(chance.randrange(2**32))
+        filters = torch.cat([FILTERS, torch.randn(2, 3, 3, generator=generator)])
+        chosen = torch.tensor(chance.sample(range(len(filters)), chance.randrange(4, 7)))
+        self.filters = filters[chosen].unsqueeze(1).repeat(channels, 1, 1, 1)
+        hidden, inputs = chance.choice([1, 5, 8, 16, 35]), len(self.filters)
+        self.mix = torch.randn(hidden, inputs, 1, 1, generator=generator) / inputs**0.5
+        self.bias = torch.randn(hidden, generator=generator) * chance.choice([0, 1])
+        self.out = torch.randn(channels, hidden, 1, 1, generator=generator) / hidden**0.5
+        self.channels = channels
+        self.mode = "circular" if boundary == "torus" else "constant"
+        self.activation = chance.choice(["elu", "relu", "tanh", "none"])
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        around = F.pad(psi, [1, 1, 1, 1], mode=self.mode)
+        hidden = F.conv2d(F.conv2d(around, self.filters, None, groups=self.channels), self.mix, self.bias)
+        if self.activation == "elu":
+            hidden = F.elu(hidden)
+        elif self.activation == "relu":
+            hidden = F.relu(hidden)
+        elif self.activation == "tanh":
+            hidden = torch.tanh(hidden)
+        return F.conv2d(hidden, self.out)
+
+
+@given(luck, st.sampled_from(["torus", "zeros"]))
+@settings(many, max_examples=60)
+@torch.inference_mode()
+def test_random_filters_on_tiles(tmp_path: Path, chance: Random, boundary: str) -> None:
+    """As float64 has it; cells that see nothing but zeros become what a bias makes of those, bit for bit."""
+    d_state = chance.randrange(1, 5)
+    law = Perceives(chance, 2 * d_state, boundary)
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    engine = Engine(d_state=d_state, backend="compiled", threads=chance.choice([1, 2, 3]))
+    engine.load_model(path, {"gamma": 0.0, "epsilon": 0.0, "normalise": "none", "boundary": boundary})
+    assume("Winograd" in engine.info()["why"])  # but a few whose rounding is large
+    # Blocks of tiles side by side and below each other, an odd number of them, more than run together.
+    height, width = 4 * chance.randrange(1, 8), 64 * chance.randrange(1, 8)
+    generator = torch.Generator().manual_seed(chance.randrange(2**32))
+    psi = torch.randn(chance.choice([1, 1, 3]), 2 * d_state, height, width, generator=generator)
+    psi *= torch.rand(len(psi), 1, height, width, generator=generator) < chance.choice(
+        [1.0, 0.9, 0.02, 0.001]
+    )
+    engine.set_state(psi.numpy())
+    engine.step_native()
+    occupied = F.pad((psi != 0).any(1, keepdim=True).float(), [1, 1, 1, 1], mode=law.mode)
+    sees_nothing = (F.max_pool2d(occupied, 3, 1) == 0)[:, 0]
+    for name in ("filters", "mix", "bias", "out"):
+        setattr(law, name, getattr(law, name).double())
+    expected = psi.double() + law(psi.double())
+    got = torch.from_numpy(engine.state())
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5 * expected.abs().max().clamp(min=1))
+    for channel in got.transpose(0, 1):
+        assert len(channel[sees_nothing].unique()) <= 1
+    if not law.bias.any():
+        assert not got.transpose(0, 1)[:, sees_nothing].any()
+
+
+@given(luck, physics())
+@settings(many, max_examples=20)
+@torch.inference_mode()
+def test_random_filters_on_tiles_and_cell_by_cell(
+    tmp_path: Path, chance: Random, physics: PhysicsConfig
+) -> None:
+    """A grid of tiles, the same on other threads, and an unbounded universe: rollouts of some cells."""
+    law = Perceives(chance, 4, "zeros")
+    law.bias *= 0
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    given = {key: getattr(physics, key) for key in ("gamma", "epsilon")}
+    given |= {"normalise": "cell", "boundary": "zeros"}
+    engines = [Engine(d_state=2, backend="compiled", threads=threads) for threads in (2, 1, 2)]
+    height, width = chance.choice([(64, 64), (60, 128), (64, 320)])
+    psi = np.zeros((1, 4, height, width), np.float32)
+    numbers = np.random.default_rng(chance.randrange(2**32))
+    where = numbers.integers((6, 6), (height - 6, width - 6), size=(chance.randrange(1, 40), 2))
+    psi[0][:, where[:, 0], where[:, 1]] = numbers.standard_normal((4, len(where)))
+    for engine in engines:
+        engine.load_model(path, given)
+    engines[0].set_state(psi)
+    engines[1].set_state(psi)
+    cells = np.unique(where, axis=0)
+    amplitudes = psi[0][:, cells[:, 0], cells[:, 1]].T
+    engines[2].set_cells(
+        cells[:, ::-1].copy(), (amplitudes[:, :2] + 1j * amplitudes[:, 2:]).astype(np.complex64)
+    )
+    for step in range(3):
+        engines[0].step_native()
+        engines[1].step_native()
+        engines[2].step_native()
+        np.testing.assert_array_equal(engines[0].state(), engines[1].state())
+        dense, cellwise = engines[0].state()[0], engines[2].window(0, 0, width, height)
+        near = np.abs(dense - cellwise).max(axis=0) <= 1e-4
+        if step == 0:
+            occupied = (dense != 0).any(axis=0), (cellwise != 0).any(axis=0)
+            assert (occupied[0] == occupied[1])[near].all()
+        assert near.mean() > 0.99  # what is within rounding of a threshold or of 0 may differ
 
 
 @given(luck, st.sampled_from(["torus", "zeros"]))

@@ -76,7 +76,19 @@ struct Sum {
   std::int64_t stride, out_stride;  // from one row to the next of the terms, and of `out`
 };
 
-// Sums over the nearest neighbours in planes, of rows of whole vectors.
+// A part of planes of rows of whole vectors, and the cells around it.
+struct Surroundings {
+  static constexpr std::int64_t nothing = INT64_MIN;  // but zeros
+
+  const float* const* planes;  // in the column of the part's first cell
+  const std::int64_t* rows;    // from there: one above the first, `height`, and one below the last
+  const float* zeros;          // a row of them
+  std::int64_t height, width;
+  // From a row's first cell to the one on its left, and to the one on the last cell's right.
+  std::int64_t to_left, to_right;
+};
+
+// Sums over the nearest neighbours.
 struct NearestSums {
   struct Column {
     float above = 0, here = 0, below = 0;
@@ -101,18 +113,40 @@ struct NearestSums {
     const std::int64_t* sources;  // of each plane
     const std::int64_t* results;  // of each plane's sums, their places in `out`
   };
-  static constexpr std::int64_t nothing = INT64_MIN;  // but zeros
 
+  Surroundings in;
   const Group* groups;
   std::int64_t group_count;
-  const float* const* planes;  // of each source, in the column of the first cell
-  const std::int64_t* rows;    // from there: one above the first, `height`, and one below the last
-  const float* zeros;          // a row of them
-  std::int64_t height, width;
-  // From a row's first cell to the one on its left, and to the one on the last cell's right.
-  std::int64_t to_left, to_right;
   float* const* out;  // row after row
 };
+
+// A convolution of 3 x 3 by Winograd's algorithm, of whole blocks of tiles. Cells that see nothing but zeros
+// get what their bias becomes, exactly.
+struct WinogradProduct {
+  static constexpr std::int64_t elements = 36;  // of a tile's transform
+  static constexpr std::int64_t tile = 4;       // cells, a side
+  static constexpr std::int64_t at_once = 2;    // blocks of tiles
+
+  Surroundings in;
+  const std::int64_t* sources;  // of each input, among the planes
+  std::int64_t inputs;
+  // Of a block of outputs the transformed weights of each element that has any: (inputs, outputs of a block).
+  const float* weights;
+  std::int64_t weights_of_block;
+  const bool* has_weights;  // of each element
+  const float* bias;        // padded like the outputs
+  float* const* out;        // row after row
+  std::int64_t outputs;
+  Activation activation;
+  float alpha;
+  float* scratch;  // of as many floats as winograd_scratch says
+};
+
+// Floats that a WinogradProduct of so many inputs works in.
+constexpr std::int64_t winograd_scratch(std::int64_t inputs) {
+  constexpr std::int64_t most_lanes = 16, most_outputs = 8;
+  return WinogradProduct::elements * most_lanes * (WinogradProduct::at_once * (inputs + most_outputs) + 1);
+}
 
 // The step around a law, on one run of cells.
 struct Advance {
@@ -215,6 +249,8 @@ struct Kernels {
   void (*winograd_output)(const float* in, std::int64_t in_stride, std::int64_t tile_rows,
                           std::int64_t tile_columns, float* scratch, std::int64_t stride, float* plane,
                           std::int64_t row_stride, float bias, Activation activation, float alpha);
+  void (*winograd_product)(const WinogradProduct& product);
+  std::int64_t winograd_width;  // of a block of its tiles, in cells
 };
 
 constexpr std::int64_t overread = 64;  // floats

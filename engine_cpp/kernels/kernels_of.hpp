@@ -582,6 +582,7 @@ void largest(const float* rows, std::int64_t stride, std::int64_t count, std::in
 
 #include "kernels/nearest.hpp"
 #include "kernels/winograd.hpp"
+#include "kernels/winograd_product.hpp"
 #if defined(__AVX512BF16__)
 #include "kernels/cells.hpp"
 #if defined(__AMX_BF16__)
@@ -626,6 +627,8 @@ const Kernels ATHERIA_KERNELS = {
     .largest = largest,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,
+    .winograd_product = winograd_product,
+    .winograd_width = WinogradProduct::tile * lanes,
 };
 
 }  // namespace atheria

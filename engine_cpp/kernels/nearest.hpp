@@ -82,26 +82,27 @@ template <Sides sides, std::int64_t count, std::int64_t middles>
 inline void sum_nearest_of(const NearestSums& task, const NearestSums::Group& group) {
   constexpr std::int64_t at_once = lanes == 16 ? 4 : 2;  // as many as registers hold
   const NearestRow<sides, count, middles> of(group);
-  const auto width = task.width;
-  const bool is_ring = width == at_once * lanes && task.to_right == 0;
+  const auto& in = task.in;
+  const auto width = in.width;
+  const bool is_ring = width == at_once * lanes && in.to_right == 0;
   for (std::int64_t p = 0; p < group.planes; ++p) {
-    const float* const plane = task.planes[group.sources[p]];
+    const float* const plane = in.planes[group.sources[p]];
     float* outs[count];
     for (std::int64_t s = 0; s < count; ++s) outs[s] = task.out[group.results[p * count + s]];
-    for (std::int64_t y = 0; y < task.height; ++y) {
+    for (std::int64_t y = 0; y < in.height; ++y) {
       const auto row = [&](std::int64_t r) {
-        return task.rows[r] == NearestSums::nothing ? task.zeros : plane + task.rows[r];
+        return in.rows[r] == Surroundings::nothing ? in.zeros : plane + in.rows[r];
       };
       const ThreeRows rows{row(y), row(y + 1), row(y + 2)};
       if (is_ring) {
         of.template sum<at_once, true>(rows, 0, Vector{}, Vector{}, outs);
       } else {
         const auto column = [&](const ColumnFactors& factors, std::int64_t from, std::int64_t x) {
-          return sides == Sides::none || from == NearestSums::nothing ? Vector{} : rows.column(factors, x);
+          return sides == Sides::none || from == Surroundings::nothing ? Vector{} : rows.column(factors, x);
         };
-        Vector before = column(of.of_left, task.to_left, task.to_left - (lanes - 1));
+        Vector before = column(of.of_left, in.to_left, in.to_left - (lanes - 1));
         const auto after = [&](std::int64_t end) {
-          const auto x = end < width ? end : task.to_right;
+          const auto x = end < width ? end : in.to_right;
           return column(of.of_right, x, x);
         };
         std::int64_t x = 0;

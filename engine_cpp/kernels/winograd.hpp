@@ -27,18 +27,35 @@ inline void winograd_backward(const Vector* m, Vector* to) {
   to[3] = odd + 8.0F * odd2 + m[5];
 }
 
-// Columns 4t + j of a row, j = 0..3, for `count` <= lanes values of t.
-inline void split_by_four(const float* row, std::int64_t count, Vector* columns) {
-  Vector v[4];
-  for (std::int64_t i = 0; i < 4; ++i) v[i] = load_some(row + i * lanes, 4 * count - i * lanes);
-  const Vector e0 = evens(v[0], v[1]);
-  const Vector e1 = evens(v[2], v[3]);
-  const Vector o0 = odds(v[0], v[1]);
-  const Vector o1 = odds(v[2], v[3]);
+// Columns 4t + j, j = 0..3, of a row of four vectors.
+inline void split_by_four(const Vector* row, Vector* columns) {
+  const Vector e0 = evens(row[0], row[1]);
+  const Vector e1 = evens(row[2], row[3]);
+  const Vector o0 = odds(row[0], row[1]);
+  const Vector o1 = odds(row[2], row[3]);
   columns[0] = evens(e0, e1);
   columns[1] = evens(o0, o1);
   columns[2] = odds(e0, e1);
   columns[3] = odds(o0, o1);
+}
+
+// And back.
+inline void join_four(const Vector* columns, Vector* row) {
+  const Vector a = zip_first(columns[0], columns[2]);
+  const Vector b = zip_first(columns[1], columns[3]);
+  const Vector c = zip_second(columns[0], columns[2]);
+  const Vector d = zip_second(columns[1], columns[3]);
+  row[0] = zip_first(a, b);
+  row[1] = zip_second(a, b);
+  row[2] = zip_first(c, d);
+  row[3] = zip_second(c, d);
+}
+
+// The columns of a row for `count` <= lanes values of t.
+inline void load_by_four(const float* row, std::int64_t count, Vector* columns) {
+  Vector v[4];
+  for (std::int64_t i = 0; i < 4; ++i) v[i] = load_some(row + i * lanes, 4 * count - i * lanes);
+  split_by_four(v, columns);
 }
 
 // Transforms a plane's tiles. plane: one cell up and left of the first tile; scratch and out: 36 rows of
@@ -52,8 +69,8 @@ void winograd_input(const float* plane, std::int64_t row_stride, std::int64_t ti
       for (std::int64_t tx = 0; tx < tile_columns; tx += lanes) {
         const auto count = tile_columns - tx < lanes ? tile_columns - tx : lanes;
         Vector columns[8];
-        split_by_four(row + 4 * tx, count, columns);
-        split_by_four(row + 4 * tx + 4, count, columns + 4);
+        load_by_four(row + 4 * tx, count, columns);
+        load_by_four(row + 4 * tx + 4, count, columns + 4);
         for (std::int64_t j = 0; j < 6; ++j) {
           store_some(scratch + (i * 6 + j) * stride + ty * tile_columns + tx, columns[j], count);
         }
@@ -104,19 +121,12 @@ void winograd_output(const float* in, std::int64_t in_stride, std::int64_t tile_
       for (std::int64_t tx = 0; tx < tile_columns; tx += lanes) {
         const auto left = tile_columns - tx;
         const float* const from = scratch + i * 4 * stride + ty * tile_columns + tx;
-        const Vector c0 = load(from);
-        const Vector c1 = load(from + stride);
-        const Vector c2 = load(from + 2 * stride);
-        const Vector c3 = load(from + 3 * stride);
-        const Vector a = zip_first(c0, c2);
-        const Vector b = zip_first(c1, c3);
-        const Vector c = zip_second(c0, c2);
-        const Vector d = zip_second(c1, c3);
+        Vector columns[4];
+        Vector cells[4];
+        for (std::int64_t j = 0; j < 4; ++j) columns[j] = load(from + j * stride);
+        join_four(columns, cells);
         float* const to = row + 4 * tx;
-        store_some(to, zip_first(a, b), 4 * left);
-        store_some(to + lanes, zip_second(a, b), 4 * left - lanes);
-        store_some(to + 2 * lanes, zip_first(c, d), 4 * left - 2 * lanes);
-        store_some(to + 3 * lanes, zip_second(c, d), 4 * left - 3 * lanes);
+        for (std::int64_t v = 0; v < 4; ++v) store_some(to + v * lanes, cells[v], 4 * left - v * lanes);
       }
     }
   }
