@@ -205,7 +205,8 @@ class Run {
     const auto blocks = (tile_rows + rows - 1) / rows;
     const auto stride = rounded_up(rows * tile_columns, widest_vector);
     const auto inputs = static_cast<std::int64_t>(in_.size());
-    const auto size = elements * stride * (inputs + instruction_.channels + 1);
+    const auto size =
+        elements * (element_size(inputs, stride) + element_size(instruction_.channels, stride) + stride);
     const auto threads = most_threads();
     if (blocks >= 2 * threads) {
       float* const scratch = scratch_.take(size * threads);
@@ -223,6 +224,12 @@ class Run {
     }
   }
 
+  // Of one element of so many channels: one line more, lest elements share the few places that a cache has
+  // for addresses far apart.
+  static std::int64_t element_size(std::int64_t channels, std::int64_t stride) {
+    return channels * stride + widest_vector;
+  }
+
   // Three phases, each over all channels or elements before the next begins.
   void winograd_block(std::int64_t first_row, std::int64_t rows, std::int64_t stride, float* scratch,
                       std::int64_t inner_threads) {
@@ -230,15 +237,17 @@ class Run {
     const auto inputs = static_cast<std::int64_t>(in_.size());
     const auto outputs = instruction_.channels;
     float* const forward = scratch;
-    float* const products = forward + elements * inputs * stride;
-    float* const temporary = products + elements * outputs * stride;
+    const auto from_input = element_size(inputs, stride);
+    const auto from_output = element_size(outputs, stride);
+    float* const products = forward + elements * from_input;
+    float* const temporary = products + elements * from_output;
     const auto own = [&] { return temporary + (inner_threads > 1 ? thread_index() : 0) * elements * stride; };
     const auto start = out_.layout.first() + tile * first_row * out_.layout.stride();
     const auto block = kernels().block;
     parallel_for(inputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
         kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows,
-                                 columns, own(), forward + c * stride, inputs * stride, stride);
+                                 columns, own(), forward + c * stride, from_input, stride);
       }
     });
     parallel_for(elements, [&](std::int64_t begin, std::int64_t end) {
@@ -246,8 +255,8 @@ class Run {
       std::vector<float*> to(at(outputs));
       const std::vector<float> no_bias(at(rounded_up(outputs, block)), 0.0F);
       for (auto e = begin; e < end; ++e) {
-        for (std::int64_t c = 0; c < inputs; ++c) from[at(c)] = forward + (e * inputs + c) * stride;
-        for (std::int64_t c = 0; c < outputs; ++c) to[at(c)] = products + (e * outputs + c) * stride;
+        for (std::int64_t c = 0; c < inputs; ++c) from[at(c)] = forward + e * from_input + c * stride;
+        for (std::int64_t c = 0; c < outputs; ++c) to[at(c)] = products + e * from_output + c * stride;
         kernels().multiply(
             {from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
              no_bias.data(), to.data(), outputs, Activation::none, 0},
@@ -256,7 +265,7 @@ class Run {
     });
     parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_output(products + c * stride, outputs * stride, rows, columns, own(), stride,
+        kernels().winograd_output(products + c * stride, from_output, rows, columns, own(), stride,
                                   out_.plane(c) + start, out_.layout.stride(), spatial_.bias[at(c)],
                                   instruction_.activation, instruction_.activation_alpha);
       }
