@@ -90,7 +90,7 @@ Region::Filtered transformed(const Filters& filters) {
     double largest = 0;
     for (const auto& of_output : filters) {
       for (const auto& [source, filter] : of_output) {
-        const auto weight = winograd_weight(filter.data(), e);
+        const auto weight = winograd_weight(filter.data(), e, symmetric_points);
         weights.push_back(static_cast<float>(weight));
         size = std::max(size, std::abs(weight));
         for (const auto tap : filter) largest = std::max(largest, std::abs(tap));

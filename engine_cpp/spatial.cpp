@@ -13,9 +13,9 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t tile = 4;                // outputs of a Winograd tile, a side
-constexpr std::int64_t elements = 36;           // of its transform
-constexpr std::int64_t winograd_channels = 32;  // fewer do not pay for the transforms
+constexpr std::int64_t tile = 4;               // outputs of a Winograd tile, a side
+constexpr std::int64_t elements = 36;          // of its transform
+constexpr std::int64_t winograd_channels = 8;  // fewer do not pay for the transforms
 
 // Of each 3x3 filter, packed for each of the 36 elements.
 std::vector<float> winograd_weights(const Instruction& instruction) {
@@ -26,7 +26,7 @@ std::vector<float> winograd_weights(const Instruction& instruction) {
   for (std::int64_t e = 0; e < elements; ++e) {
     std::vector<float> element(at(outputs * inputs));
     for (std::int64_t f = 0; f < outputs * inputs; ++f) {
-      element[at(f)] = static_cast<float>(winograd_weight(filters.data() + f * 9, e));
+      element[at(f)] = static_cast<float>(winograd_weight(filters.data() + f * 9, e, accurate_points));
     }
     const auto packed = pack_weights(element, outputs, inputs, kernels().block);
     result.insert(result.end(), packed.begin(), packed.end());
@@ -67,8 +67,7 @@ class Run {
 
   void convolve() {
     const auto& layout = out_.layout;
-    const bool tiles = layout.height % tile == 0 && layout.width % tile == 0;
-    if (!spatial_.winograd.empty() && tiles) {
+    if (pays_to_transform()) {
       convolve_winograd();
     } else {
       std::vector<const float*> rows;
@@ -114,9 +113,12 @@ class Run {
             std::copy(row, row + width, packed + k * capacity + r * width);
           }
         }
-        kernels().multiply({from.data(), inputs, spatial_.weights.data(), spatial_.bias.data(), out.data(),
-                            outputs, Activation::none, 0},
-                           0, height * width);
+        const Product product{from.data(), inputs,  spatial_.weights.data(), spatial_.bias.data(),
+                              out.data(),  outputs, Activation::none,        0};
+        const auto at_once = cells_at_once(inputs);
+        for (std::int64_t cell = 0; cell < height * width; cell += at_once) {
+          kernels().multiply(product, cell, std::min(at_once, height * width - cell));
+        }
         for (std::int64_t r = 0; r < height; ++r) interleave(out, r * width, y + r, x, width);
       }
     });
@@ -173,9 +175,16 @@ class Run {
     if (needs_halo_) for_planes([&](std::int64_t c) { fill_halo(out_.plane(c), out_.layout, torus_); });
   }
 
+  // Cells whose inputs stay in the nearest cache while all outputs are made of them.
+  static std::int64_t cells_at_once(std::int64_t depth) {
+    constexpr std::int64_t unit = 48;  // a whole number of vectors of every width
+    constexpr std::int64_t cache = 40 * 1024 / static_cast<std::int64_t>(sizeof(float));
+    return std::clamp(cache / depth / unit * unit, unit, 4 * unit);
+  }
+
   // A product over `cells`, in pieces of cells and of blocks of outputs.
   static void multiply(const Product& task, std::int64_t cells) {
-    constexpr std::int64_t piece = 192;
+    const auto piece = cells_at_once(task.depth);
     const auto block = kernels().block;
     const auto blocks = (task.outputs + block - 1) / block;
     const auto pieces = (cells + piece - 1) / piece;
@@ -197,30 +206,51 @@ class Run {
     });
   }
 
+  static std::int64_t whole(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
+  static std::int64_t lanes() { return kernels().winograd_width / tile; }
+
+  // Cells of some tiles.
+  struct Part {
+    std::int64_t y, x, height, width;
+    // Of tiles.
+    std::int64_t vectors() const { return whole(whole(height, tile) * whole(width, lanes()), tile); }
+  };
+
+  // Whether the transform takes fewer vectors than the sums.
+  bool pays_to_transform() const {
+    if (spatial_.winograd.empty()) return false;
+    const auto& layout = out_.layout;
+    const Part all{0, 0, layout.height, layout.width};
+    return 5 * elements * all.vectors() < 4 * 9 * whole(layout.run(), lanes());
+  }
+
   void convolve_winograd() {
-    const auto tile_columns = out_.layout.width / tile;
-    const auto tile_rows = out_.layout.height / tile;
-    // Blocks of tiles whose transforms stay in the cache.
-    const auto rows = std::clamp<std::int64_t>(64 / tile_columns, 1, tile_rows);
-    const auto blocks = (tile_rows + rows - 1) / rows;
-    const auto stride = rounded_up(rows * tile_columns, widest_vector);
+    const auto& layout = out_.layout;
     const auto inputs = static_cast<std::int64_t>(in_.size());
-    const auto size =
-        elements * (element_size(inputs, stride) + element_size(instruction_.channels, stride) + stride);
+    // Blocks of tiles whose transforms stay in the cache.
+    const auto most = kernels().winograd_tiles / lanes() * tile;  // vectors of cells
+    const auto columns = std::min(whole(layout.width, lanes()), most);
+    const auto rows = std::clamp<std::int64_t>(most / columns, 1, whole(layout.height, tile));
+    const auto across = whole(layout.width, columns * lanes());
+    const auto blocks = whole(layout.height, rows * tile) * across;
+    const auto stride = whole(rows * columns, tile) * lanes();
+    const auto size = elements * (element_size(inputs, stride) + element_size(instruction_.channels, stride));
+    const auto block = [&](std::int64_t b, float* scratch) {
+      const auto y = b / across * rows * tile;
+      const auto x = b % across * columns * lanes();
+      winograd_block(
+          {y, x, std::min(rows * tile, layout.height - y), std::min(columns * lanes(), layout.width - x)},
+          stride, scratch);
+    };
     const auto threads = most_threads();
     if (blocks >= 2 * threads) {
       float* const scratch = scratch_.take(size * threads);
       parallel_for(blocks, [&](std::int64_t begin, std::int64_t end) {
-        for (auto b = begin; b < end; ++b) {
-          winograd_block(b * rows, std::min(rows, tile_rows - b * rows), stride,
-                         scratch + thread_index() * size, /*inner_threads=*/1);
-        }
+        for (auto b = begin; b < end; ++b) block(b, scratch + thread_index() * size);
       });
     } else {
-      float* const scratch = scratch_.take(size + (threads - 1) * elements * stride);
-      for (std::int64_t b = 0; b < blocks; ++b) {
-        winograd_block(b * rows, std::min(rows, tile_rows - b * rows), stride, scratch, threads);
-      }
+      float* const scratch = scratch_.take(size);
+      for (std::int64_t b = 0; b < blocks; ++b) block(b, scratch);
     }
   }
 
@@ -231,23 +261,19 @@ class Run {
   }
 
   // Three phases, each over all channels or elements before the next begins.
-  void winograd_block(std::int64_t first_row, std::int64_t rows, std::int64_t stride, float* scratch,
-                      std::int64_t inner_threads) {
-    const auto columns = out_.layout.width / tile;
+  void winograd_block(const Part& part, std::int64_t stride, float* scratch) {
     const auto inputs = static_cast<std::int64_t>(in_.size());
     const auto outputs = instruction_.channels;
     float* const forward = scratch;
     const auto from_input = element_size(inputs, stride);
     const auto from_output = element_size(outputs, stride);
     float* const products = forward + elements * from_input;
-    float* const temporary = products + elements * from_output;
-    const auto own = [&] { return temporary + (inner_threads > 1 ? thread_index() : 0) * elements * stride; };
-    const auto start = out_.layout.first() + tile * first_row * out_.layout.stride();
+    const auto start = out_.layout.first() + part.y * out_.layout.stride() + part.x;
     const auto block = kernels().block;
     parallel_for(inputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(), rows,
-                                 columns, own(), forward + c * stride, from_input, stride);
+        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(),
+                                 part.height, part.width, forward + c * stride, from_input);
       }
     });
     parallel_for(elements, [&](std::int64_t begin, std::int64_t end) {
@@ -260,13 +286,13 @@ class Run {
         kernels().multiply(
             {from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
              no_bias.data(), to.data(), outputs, Activation::none, 0},
-            0, rounded_up(rows * columns, widest_vector));
+            0, part.vectors() * lanes());
       }
     });
     parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_output(products + c * stride, from_output, rows, columns, own(), stride,
-                                  out_.plane(c) + start, out_.layout.stride(), spatial_.bias[at(c)],
+        kernels().winograd_output(products + c * stride, from_output, out_.plane(c) + start,
+                                  out_.layout.stride(), part.height, part.width, spatial_.bias[at(c)],
                                   instruction_.activation, instruction_.activation_alpha);
       }
     });

@@ -3,9 +3,11 @@
 
 #include <cstdint>
 
+#include "kernels/kernels.hpp"
+
 namespace atheria {
 
 // Element (i, j), row by row, of G g G^T of a filter g, row by row.
-double winograd_weight(const double* filter, std::int64_t element);
+double winograd_weight(const double* filter, std::int64_t element, const WinogradPoints& points);
 
 }  // namespace atheria

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -604,6 +605,55 @@ def test_random_filters_on_tiles(tmp_path: Path, chance: Random, boundary: str) 
         assert len(channel[sees_nothing].unique()) <= 1
     if not law.bias.any():
         assert not got.transpose(0, 1)[:, sees_nothing].any()
+
+
+class Convolves(torch.nn.Module):
+    """3x3 convolutions of many channels, and a norm of the whole grid: by Winograd on grids of any size."""
+
+    def __init__(self, chance: Random, channels: int, boundary: str) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(chance.randrange(2**32))
+        wide, wider = chance.choice([8, 13, 32]), chance.choice([8, 17, 40])
+        sizes = [(wide, channels), (wider, wide), (channels, wider)]
+        self.weights = torch.nn.ParameterList(
+            torch.randn(*size, 3, 3, generator=generator) / (9 * size[1]) ** 0.5 for size in sizes
+        )
+        self.bias = torch.nn.Parameter(torch.randn(wider, generator=generator))
+        self.mode = "circular" if boundary == "torus" else "constant"
+
+    def around(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pad(x, [1, 1, 1, 1], mode=self.mode)
+
+    def forward(self, psi: torch.Tensor) -> torch.Tensor:
+        x = F.group_norm(F.conv2d(self.around(psi), self.weights[0]), 1, None, None, 1e-5)
+        x = F.elu(F.conv2d(self.around(x), self.weights[1], self.bias))
+        return 0.3 * F.conv2d(self.around(x), self.weights[2])
+
+
+@given(luck, st.sampled_from(["torus", "zeros"]))
+@settings(many, max_examples=40)
+@torch.inference_mode()
+def test_random_convolutions_on_any_grid(tmp_path: Path, chance: Random, boundary: str) -> None:
+    """As float64 has it, and whatever was in the memory before."""
+    d_state = chance.choice([2, 4, 9])
+    law = Convolves(chance, 2 * d_state, boundary)
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    given = {"gamma": 0.0, "epsilon": 0.0, "normalise": "none", "boundary": boundary}
+    engines = [Engine(d_state=d_state, backend="compiled", threads=threads) for threads in (2, 1)]
+    grid = chance.choice([chance.randrange(1, 150), 64, 128]), chance.choice([chance.randrange(1, 150), 64])
+    psi = torch.randn(1, 2 * d_state, *grid, generator=torch.Generator().manual_seed(chance.randrange(2**32)))
+    for engine in engines:
+        engine.load_model(path, given)
+    engines[0].set_state(np.full(psi.shape, 3e38, np.float32))
+    with suppress(OverflowError):
+        engines[0].step_native()
+    for engine in engines:
+        engine.set_state(psi.numpy())
+        engine.step_native()
+    np.testing.assert_array_equal(engines[0].state(), engines[1].state())
+    law.double()
+    expected = psi.double() + law(psi.double())
+    np.testing.assert_allclose(engines[0].state(), expected, rtol=0, atol=1e-5 * expected.abs().max())
 
 
 @given(luck, physics())

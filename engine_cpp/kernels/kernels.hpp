@@ -120,6 +120,15 @@ struct NearestSums {
   float* const* out;  // row after row
 };
 
+// Where Winograd's algorithm evaluates polynomials, beside 0 and infinity: a, -a, b and -b.
+struct WinogradPoints {
+  float a, b;
+};
+// Of least rounding error, of a few that have few digits.
+inline constexpr WinogradPoints accurate_points{0.625F, 1.5F};
+// At -1 sums and differences of a cell's neighbours to both sides vanish: less is to be computed.
+inline constexpr WinogradPoints symmetric_points{1.0F, 2.0F};
+
 // A convolution of 3 x 3 by Winograd's algorithm, of whole blocks of tiles. Cells that see nothing but zeros
 // get what their bias becomes, exactly.
 struct WinogradProduct {
@@ -242,13 +251,13 @@ struct Kernels {
   // Of each cell the bits of the number farthest from 0, without its sign.
   void (*largest)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
                   std::int32_t* bits);
-  // See winograd.hpp. Rows of `stride` floats in the scratch, a multiple of 16.
-  void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
-                         std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,
-                         std::int64_t stride);
-  void (*winograd_output)(const float* in, std::int64_t in_stride, std::int64_t tile_rows,
-                          std::int64_t tile_columns, float* scratch, std::int64_t stride, float* plane,
-                          std::int64_t row_stride, float bias, Activation activation, float alpha);
+  // See winograd.hpp; height and width in cells.
+  void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t height, std::int64_t width,
+                         float* out, std::int64_t stride);
+  void (*winograd_output)(const float* in, std::int64_t stride, float* plane, std::int64_t row_stride,
+                          std::int64_t height, std::int64_t width, float bias, Activation activation,
+                          float alpha);
+  std::int64_t winograd_tiles;  // that take the least time together
   void (*winograd_product)(const WinogradProduct& product);
   std::int64_t winograd_width;  // of a block of its tiles, in cells
 };

@@ -627,6 +627,7 @@ const Kernels ATHERIA_KERNELS = {
     .largest = largest,
     .winograd_input = winograd_input,
     .winograd_output = winograd_output,
+    .winograd_tiles = lanes == 16 ? 32 : 64,
     .winograd_product = winograd_product,
     .winograd_width = WinogradProduct::tile * lanes,
 };

@@ -1,30 +1,35 @@
 // Winograd's minimal filtering F(4x4, 3x3) (Lavin & Gray, 2016): 36 multiplications for 16 outputs where the
 // direct sum has 144. Vectors run over tiles. Included by kernels_of.hpp, inside its namespace.
 
-// Six of a column of d to six of B^T d.
+// Six of a column of d to six of B^T d, for the points 0, a, -a, b, -b and infinity.
+template <WinogradPoints points>
 inline void winograd_forward(const Vector* d, Vector* to) {
-  const Vector even = d[4] - 4.0F * d[2];
-  const Vector odd = d[3] - 4.0F * d[1];
-  const Vector even2 = d[4] - d[2];
-  const Vector odd2 = 2.0F * (d[3] - d[1]);
-  to[0] = 4.0F * d[0] - 5.0F * d[2] + d[4];
-  to[1] = even + odd;
-  to[2] = even - odd;
-  to[3] = even2 + odd2;
-  to[4] = even2 - odd2;
-  to[5] = 4.0F * d[1] - 5.0F * d[3] + d[5];
+  constexpr float a = points.a, b = points.b;
+  constexpr float a2 = a * a, b2 = b * b;
+  const Vector even = d[4] - b2 * d[2];
+  const Vector odd = d[3] - b2 * d[1];
+  const Vector even2 = d[4] - a2 * d[2];
+  const Vector odd2 = d[3] - a2 * d[1];
+  to[0] = a2 * b2 * d[0] - (a2 + b2) * d[2] + d[4];
+  to[1] = even + a * odd;
+  to[2] = even - a * odd;
+  to[3] = even2 + b * odd2;
+  to[4] = even2 - b * odd2;
+  to[5] = a2 * b2 * d[1] - (a2 + b2) * d[3] + d[5];
 }
 
 // Six of a column of m to four of A^T m.
+template <WinogradPoints points>
 inline void winograd_backward(const Vector* m, Vector* to) {
+  constexpr float a = points.a, b = points.b;
   const Vector even = m[1] + m[2];
   const Vector odd = m[1] - m[2];
   const Vector even2 = m[3] + m[4];
   const Vector odd2 = m[3] - m[4];
   to[0] = m[0] + even + even2;
-  to[1] = odd + 2.0F * odd2;
-  to[2] = even + 4.0F * even2;
-  to[3] = odd + 8.0F * odd2 + m[5];
+  to[1] = a * odd + b * odd2;
+  to[2] = a * a * even + b * b * even2;
+  to[3] = a * a * a * odd + b * b * b * odd2 + m[5];
 }
 
 // Columns 4t + j, j = 0..3, of a row of four vectors.
@@ -51,83 +56,138 @@ inline void join_four(const Vector* columns, Vector* row) {
   row[3] = zip_second(c, d);
 }
 
-// The columns of a row for `count` <= lanes values of t.
-inline void load_by_four(const float* row, std::int64_t count, Vector* columns) {
-  Vector v[4];
-  for (std::int64_t i = 0; i < 4; ++i) v[i] = load_some(row + i * lanes, 4 * count - i * lanes);
-  split_by_four(v, columns);
-}
+// Walks through a plane's tiles, row by row, a vector of them at a time: four vectors of their cells, of
+// which each row has whole ones.
+class TileWalk {
+ public:
+  TileWalk(std::int64_t height, std::int64_t width, std::int64_t stride)
+      : height_(height), width_(width), stride_(stride) {}
 
-// Transforms a plane's tiles. plane: one cell up and left of the first tile; scratch and out: 36 rows of
-// `stride` floats, one for each of the 6 x 6 elements; tiles run row by row.
-void winograd_input(const float* plane, std::int64_t row_stride, std::int64_t tile_rows,
-                    std::int64_t tile_columns, float* scratch, float* out, std::int64_t out_stride,
-                    std::int64_t stride) {
-  for (std::int64_t ty = 0; ty < tile_rows; ++ty) {
-    for (std::int64_t i = 0; i < 6; ++i) {
-      const float* const row = plane + (4 * ty + i) * row_stride;
-      for (std::int64_t tx = 0; tx < tile_columns; tx += lanes) {
-        const auto count = tile_columns - tx < lanes ? tile_columns - tx : lanes;
-        Vector columns[8];
-        load_by_four(row + 4 * tx, count, columns);
-        load_by_four(row + 4 * tx + 4, count, columns + 4);
-        for (std::int64_t j = 0; j < 6; ++j) {
-          store_some(scratch + (i * 6 + j) * stride + ty * tile_columns + tx, columns[j], count);
-        }
+  // To the next ones; returns whether there are any.
+  bool next() {
+    if (row_ >= height_) return false;
+    is_inside_ = true;
+    for (std::int64_t v = 0; v < 4; ++v) {
+      offsets_[v] = row_ * stride_ + column_;
+      heights_[v] = row_ < height_ ? height_ - row_ : -2;
+      widths_[v] = width_ - column_;
+      is_inside_ &= heights_[v] >= 4 && widths_[v] >= lanes;
+      column_ += lanes;
+      if (column_ >= width_) {
+        column_ = 0;
+        row_ += 4;
+      }
+    }
+    return true;
+  }
+
+  // The cells from column `from` of the six of each tile on, of row `i` of six; of what is outside, 0. plane:
+  // one cell up and left of the first tile.
+  void load_row(const float* plane, std::int64_t i, std::int64_t from, Vector* cells) const {
+    const float* const row = plane + i * stride_ + from;
+    if (is_inside_) {
+      for (std::int64_t v = 0; v < 4; ++v) cells[v] = load(row + offsets_[v]);
+    } else {
+      for (std::int64_t v = 0; v < 4; ++v) {
+        cells[v] = load_some(row + offsets_[v], i < heights_[v] + 2 ? widths_[v] + 2 - from : 0);
       }
     }
   }
-  for (std::int64_t t = 0; t < tile_rows * tile_columns; t += lanes) {
-    Vector half[6][6];
-    for (std::int64_t j = 0; j < 6; ++j) {
-      Vector column[6];
-      Vector to[6];
-      for (std::int64_t i = 0; i < 6; ++i) column[i] = load(scratch + (i * 6 + j) * stride + t);
-      winograd_forward(column, to);
-      for (std::int64_t i = 0; i < 6; ++i) half[i][j] = to[i];
+
+  // Row `i` of four. plane: the first tile.
+  void store_row(const Vector* cells, float* plane, std::int64_t i) const {
+    float* const row = plane + i * stride_;
+    if (is_inside_) {
+      for (std::int64_t v = 0; v < 4; ++v) store(row + offsets_[v], cells[v]);
+    } else {
+      for (std::int64_t v = 0; v < 4; ++v)
+        store_some(row + offsets_[v], cells[v], i < heights_[v] ? widths_[v] : 0);
     }
+  }
+
+ private:
+  std::int64_t height_, width_, stride_;  // cells; floats from one row to the next
+  std::int64_t row_ = 0, column_ = 0;     // of the next cells
+  // Of each vector the first cell, and how many rows and columns from there on are inside.
+  std::int64_t offsets_[4], heights_[4], widths_[4];
+  bool is_inside_;
+};
+
+// 36 elements, `stride` floats apart, of the six columns of six rows.
+template <WinogradPoints points>
+inline void store_elements(const Vector (&half)[6][6], float* to, std::int64_t stride) {
+#pragma GCC unroll 6
+  for (std::int64_t j = 0; j < 6; ++j) {
+    Vector column[6];
+    Vector elements[6];
+    for (std::int64_t i = 0; i < 6; ++i) column[i] = half[i][j];
+    winograd_forward<points>(column, elements);
+    for (std::int64_t i = 0; i < 6; ++i) store(to + (i * 6 + j) * stride, elements[i]);
+  }
+}
+
+// Of 36 elements, `stride` floats apart, the six columns of four rows.
+template <WinogradPoints points>
+inline void load_elements(const float* from, std::int64_t stride, Vector (&half)[4][6]) {
+#pragma GCC unroll 6
+  for (std::int64_t j = 0; j < 6; ++j) {
+    Vector column[6];
+    Vector to[4];
+    for (std::int64_t i = 0; i < 6; ++i) column[i] = load(from + (i * 6 + j) * stride);
+    winograd_backward<points>(column, to);
+    for (std::int64_t i = 0; i < 4; ++i) half[i][j] = to[i];
+  }
+}
+
+// The points of whole planes.
+constexpr auto points = accurate_points;
+
+// Transforms a plane's tiles. plane: one cell up and left of the first one; out: 36 elements, `stride` floats
+// apart, each of all tiles, to whole vectors.
+void winograd_input(const float* plane, std::int64_t row_stride, std::int64_t height, std::int64_t width,
+                    float* out, std::int64_t stride) {
+  for (TileWalk tiles(height, width, row_stride); tiles.next(); out += lanes) {
+    Vector half[6][6];
+#pragma GCC unroll 6
     for (std::int64_t i = 0; i < 6; ++i) {
-      Vector to[6];
-      winograd_forward(half[i], to);
-      for (std::int64_t j = 0; j < 6; ++j) store(out + (i * 6 + j) * out_stride + t, to[j]);
+      Vector cells[4];
+      Vector columns[8];
+      tiles.load_row(plane, i, 0, cells);
+      split_by_four(cells, columns);
+      tiles.load_row(plane, i, 4, cells);
+      split_by_four(cells, columns + 4);
+      winograd_forward<points>(columns, half[i]);
+    }
+    store_elements<points>(half, out, stride);
+  }
+}
+
+template <class Change>
+inline void tiles_to_plane(const float* in, std::int64_t stride, float* plane, TileWalk tiles,
+                           Change change) {
+  for (; tiles.next(); in += lanes) {
+    Vector half[4][6];
+    load_elements<points>(in, stride, half);
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < 4; ++i) {
+      Vector columns[4];
+      Vector cells[4];
+      winograd_backward<points>(half[i], columns);
+      for (auto& column : columns) column = change(column);
+      join_four(columns, cells);
+      tiles.store_row(cells, plane, i);
     }
   }
 }
 
 // The way back, into a plane: its first tile's first cell.
-void winograd_output(const float* in, std::int64_t in_stride, std::int64_t tile_rows,
-                     std::int64_t tile_columns, float* scratch, std::int64_t stride, float* plane,
-                     std::int64_t row_stride, float bias, Activation activation, float alpha) {
-  for (std::int64_t t = 0; t < tile_rows * tile_columns; t += lanes) {
-    Vector half[4][6];
-    for (std::int64_t j = 0; j < 6; ++j) {
-      Vector column[6];
-      Vector to[4];
-      for (std::int64_t i = 0; i < 6; ++i) column[i] = load(in + (i * 6 + j) * in_stride + t);
-      winograd_backward(column, to);
-      for (std::int64_t i = 0; i < 4; ++i) half[i][j] = to[i];
-    }
-    for (std::int64_t i = 0; i < 4; ++i) {
-      Vector to[4];
-      winograd_backward(half[i], to);
-      for (std::int64_t j = 0; j < 4; ++j) {
-        store(scratch + (i * 4 + j) * stride + t, activate(activation, alpha, to[j] + bias));
-      }
-    }
-  }
-  for (std::int64_t ty = 0; ty < tile_rows; ++ty) {
-    for (std::int64_t i = 0; i < 4; ++i) {
-      float* const row = plane + (4 * ty + i) * row_stride;
-      for (std::int64_t tx = 0; tx < tile_columns; tx += lanes) {
-        const auto left = tile_columns - tx;
-        const float* const from = scratch + i * 4 * stride + ty * tile_columns + tx;
-        Vector columns[4];
-        Vector cells[4];
-        for (std::int64_t j = 0; j < 4; ++j) columns[j] = load(from + j * stride);
-        join_four(columns, cells);
-        float* const to = row + 4 * tx;
-        for (std::int64_t v = 0; v < 4; ++v) store_some(to + v * lanes, cells[v], 4 * left - v * lanes);
-      }
-    }
+void winograd_output(const float* in, std::int64_t stride, float* plane, std::int64_t row_stride,
+                     std::int64_t height, std::int64_t width, float bias, Activation activation,
+                     float alpha) {
+  const TileWalk tiles(height, width, row_stride);
+  if (activation == Activation::none) {
+    tiles_to_plane(in, stride, plane, tiles, [=](Vector x) { return x + bias; });
+  } else {
+    tiles_to_plane(in, stride, plane, tiles, [=](Vector x) { return activate(activation, alpha, x + bias); });
   }
 }

@@ -113,16 +113,9 @@ inline void tiles_forward(const WinogradRows& from, float* to, std::int64_t stri
     split_by_four(row, columns + 1);
     columns[0] = moved_right(splat(from.left(i)), columns[4]);
     columns[5] = moved_left(columns[1], splat(from.right(i)));
-    winograd_forward(columns, half[i]);
+    winograd_forward<symmetric_points>(columns, half[i]);
   }
-#pragma GCC unroll 6
-  for (std::int64_t j = 0; j < 6; ++j) {
-    Vector column[6];
-    Vector elements[6];
-    for (std::int64_t i = 0; i < 6; ++i) column[i] = half[i][j];
-    winograd_forward(column, elements);
-    for (std::int64_t i = 0; i < 6; ++i) store(to + (i * 6 + j) * stride, elements[i]);
-  }
+  store_elements<symmetric_points>(half, to, stride);
 }
 
 // Of one output the 36 elements, `stride` floats apart, to cells.
@@ -130,19 +123,12 @@ template <class Change>
 inline void tiles_backward(const float* from, std::int64_t stride, float* out, std::int64_t width, float bias,
                            const Emptiness& empty, Change change) {
   Vector half[4][6];
-#pragma GCC unroll 6
-  for (std::int64_t j = 0; j < 6; ++j) {
-    Vector column[6];
-    Vector to[4];
-    for (std::int64_t i = 0; i < 6; ++i) column[i] = load(from + (i * 6 + j) * stride);
-    winograd_backward(column, to);
-    for (std::int64_t i = 0; i < 4; ++i) half[i][j] = to[i];
-  }
+  load_elements<symmetric_points>(from, stride, half);
   const Vector of_nothing = change(splat(bias));
 #pragma GCC unroll 4
   for (std::int64_t i = 0; i < 4; ++i) {
     Vector columns[4];
-    winograd_backward(half[i], columns);
+    winograd_backward<symmetric_points>(half[i], columns);
     for (std::int64_t j = 0; j < 4; ++j) columns[j] = change(columns[j] + bias);
     Vector row[4];
     join_four(columns, row);
