@@ -169,8 +169,8 @@ std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs
 RegionRun::RegionRun(const Region& region, Profile* profile)
     : region_(region),
       profile_(profile),
-      capacity_(std::max(region.chunk(), region.filtered_chunk())),
-      scratch_(region.rows * capacity_) {
+      row_size_(apart_in_cache(std::max(region.chunk(), region.filtered_chunk()))),
+      scratch_(region.rows * row_size_) {
   for (const auto& op : region.operators) {
     a_.emplace_back(op.a.size());
     b_.emplace_back(op.b.size());

@@ -108,7 +108,7 @@ class RegionRun {
   void run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours);
 
   // A local row's cells of the last run: results take turns in it.
-  float* row(std::int64_t local) const { return scratch_.get() + local * capacity_; }
+  float* row(std::int64_t local) const { return scratch_.get() + local * row_size_; }
 
   // Memory for copies of sources.
   float* tile(std::int64_t floats) {
@@ -121,7 +121,7 @@ class RegionRun {
 
   const Region& region_;
   Profile* const profile_;
-  std::int64_t capacity_;
+  std::int64_t row_size_;  // from one to the next
   Floats scratch_;
   Floats tile_;
   std::int64_t tile_size_ = 0;
