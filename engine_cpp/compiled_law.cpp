@@ -132,7 +132,10 @@ class CompiledLaw final : public Law {
           compare(universes, std::max<std::int64_t>(rows, least), std::max<std::int64_t>(columns, least));
     }
     if (const auto width = plan_.width_of_tiles(); width > 0) {
-      is_compared |= compare(1, 3 * WinogradProduct::tile, 2 * width);
+      // Blocks of tiles one below the other, and side by side in parts of rows.
+      const auto strides = [&](std::int64_t cells) { return std::lcm(cells, stride()) / stride(); };
+      for (const auto across : {width, 5 * width})
+        is_compared |= compare(1, strides(3 * WinogradProduct::tile), strides(across));
     }
     // A grid that it has taken when it was lowered; what has not been compared at all does not run.
     if (!is_compared && !compare(1, 16, 24)) return std::numeric_limits<double>::infinity();
@@ -140,6 +143,7 @@ class CompiledLaw final : public Law {
   }
 
   bool uses_bf16() const { return plan_.uses_bf16(); }
+  bool uses_winograd() const { return plan_.uses_winograd(); }
   std::unique_ptr<Law> give_back() { return std::move(script_); }
 
  private:
@@ -263,7 +267,8 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
   const double limit = options.precision == Precision::bf16 ? 0.1 : 1e-5;
   std::string why_not;
   try {
-    const auto frozen = torch::jit::freeze(module);
+    // Without libtorch's folding of numbers, which does not fold the same at every time.
+    const auto frozen = torch::jit::freeze(module, std::nullopt, /*optimize_numerics=*/false);
     const auto program = lowered(*script, frozen, d_state);
     for (const bool winograd : {true, false}) {  // whose rounding errors are larger
       auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, options, winograd);
@@ -275,6 +280,7 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
       why_not = error > limit ? "our kernels differ from libtorch by " + short_number(error)
                               : "our kernels' rounding moves the vacuum, which libtorch leaves alone";
       script = law->give_back();
+      if (!law->uses_winograd()) break;
     }
   } catch (const NotLowered& error) {
     why_not = error.what();

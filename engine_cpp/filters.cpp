@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <optional>
 
@@ -60,7 +61,7 @@ class Inputs {
   std::vector<std::int64_t> first_tap_;
 };
 
-// Of each output the filter of each source.
+// Of each output the filter of each source, the same sources for all.
 using Filters = std::vector<std::map<std::int64_t, Filter>>;
 
 std::optional<Filters> filters_of(const Region::Operator& convolution, const Region::Operator& stencils) {
@@ -76,6 +77,32 @@ std::optional<Filters> filters_of(const Region::Operator& convolution, const Reg
   return filters;
 }
 
+constexpr double rounding = 1e-12;  // of sums of doubles, at most
+
+double largest_of(const std::map<std::int64_t, Filter>& filters) {
+  double largest = 0;
+  for (const auto& [source, filter] : filters) {
+    for (const auto tap : filter) largest = std::max(largest, std::abs(tap));
+  }
+  return largest;
+}
+
+// Whether what lies anywhere around a cell is seen, of every source: rounding would leave traces in cells
+// that see none of it.
+bool see_all_around(const Filters& filters) {
+  std::map<std::int64_t, std::array<bool, 9>> seen;
+  for (const auto& of_output : filters) {
+    for (const auto& [source, filter] : of_output) {
+      for (std::size_t tap = 0; tap < filter.size(); ++tap) {
+        if (std::abs(filter[tap]) > rounding * largest_of(of_output)) seen[source][tap] = true;
+      }
+    }
+  }
+  const auto is_all = [](const auto& taps) { return std::all_of(taps.begin(), taps.end(), std::identity()); };
+  return seen.size() == filters[0].size() &&
+         std::all_of(seen.begin(), seen.end(), [&](const auto& of) { return is_all(of.second); });
+}
+
 Region::Filtered transformed(const Filters& filters) {
   const auto block = kernels().block;
   const auto outputs = static_cast<std::int64_t>(filters.size());
@@ -86,19 +113,17 @@ Region::Filtered transformed(const Filters& filters) {
   std::vector<std::vector<float>> of_elements;
   for (std::int64_t e = 0; e < elements; ++e) {
     std::vector<float> weights;
-    double size = 0;
-    double largest = 0;
+    // Symmetric filters cancel in some elements, to the last digits of a double.
+    bool cancel = true;
     for (const auto& of_output : filters) {
+      const auto least = rounding * largest_of(of_output);
       for (const auto& [source, filter] : of_output) {
         const auto weight = winograd_weight(filter.data(), e, symmetric_points);
         weights.push_back(static_cast<float>(weight));
-        size = std::max(size, std::abs(weight));
-        for (const auto tap : filter) largest = std::max(largest, std::abs(tap));
+        cancel = cancel && std::abs(weight) <= least;
       }
     }
-    // Symmetric filters cancel in some elements, to the last digits of a double.
-    constexpr double rounding = 1e-12;
-    result.has_weights[at(e)] = size > rounding * largest;
+    result.has_weights[at(e)] = !cancel;
     if (result.has_weights[at(e)]) of_elements.push_back(pack_weights(weights, outputs, inputs, block));
   }
   const auto of_element = block * inputs;
@@ -131,6 +156,7 @@ std::int64_t reads(const Region& region, const Region::Operator& of,
 }  // namespace
 
 void join_filters(Region& region, const std::vector<const std::vector<Operand>*>& outputs) {
+  if (region.reach == 0) return;
   for (auto& convolution : region.operators) {
     if (convolution.instruction.op != Op::convolve) continue;
     for (auto& stencils : region.operators) {
@@ -139,7 +165,7 @@ void join_filters(Region& region, const std::vector<const std::vector<Operand>*>
                                      [&](const Operand& input) { return makes(stencils, input); });
       if (own == 0 || own != reads(region, stencils, outputs)) continue;
       const auto filters = filters_of(convolution, stencils);
-      if (!filters) continue;
+      if (!filters || !see_all_around(*filters)) continue;
       auto joined = transformed(*filters);
       const auto multiplications =
           static_cast<double>(joined.weights_of_block / kernels().block) / cells_of_tile;

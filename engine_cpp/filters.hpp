@@ -6,7 +6,8 @@
 namespace atheria {
 
 // Gives convolutions that read several filters of the same planes the weights of both for Winograd's
-// algorithm, where that takes clearly fewer multiplications. outputs: what is read of the region in the end.
+// algorithm, where that takes clearly fewer multiplications. For sources that lie bare. outputs: what is read
+// of the region in the end.
 void join_filters(Region& region, const std::vector<const std::vector<Operand>*>& outputs);
 
 }  // namespace atheria

@@ -36,7 +36,8 @@ class Neighbours {
   std::int64_t size() const { return columns_ * column_size_ + zeros_ + winograd_size_; }
   void work_in(float* memory);
 
-  // What an operator makes of a chunk and its neighbours, a row for each result; returns whether it sees any.
+  // Writes what an operator makes of a chunk and its neighbours, a row for each result, unless nothing reads
+  // it here; returns false where that is not for it to do.
   bool run(const Region::Operator& op, const Sources& sources, const Chunk& chunk, float* const* out);
 
  private:

@@ -299,6 +299,18 @@ bool Plan::uses_bf16() const {
                      [](const Step& step) { return step.pairs && !step.pairs->weights.empty(); });
 }
 
+// Whether it reads the field alone, where that lies.
+bool Plan::reads_bare_planes(const Region& region) const {
+  return !is_stored_[0] && std::all_of(region.sources.begin(), region.sources.end(),
+                                       [](const Plane& plane) { return plane.value == 0; });
+}
+
+bool Plan::uses_winograd() const {
+  return width_of_tiles() > 0 || std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
+           return step.spatial && !step.spatial->winograd.empty();
+         });
+}
+
 std::int64_t Plan::width_of_tiles() const {
   const auto is_filtered = [](const Region& region) { return region.filtered_chunk() > 0; };
   const bool is_any = is_filtered(last_) || std::any_of(steps_.begin(), steps_.end(), [&](const Step& step) {
@@ -310,7 +322,7 @@ std::int64_t Plan::width_of_tiles() const {
 void Plan::divide() {
   const auto& all = program_.instructions;
   // On whole planes, rounding leaves traces where the sum is exactly 0, and a norm of each cell makes them
-  // large: there it serves laws that normalise over the whole grid, and local ones keep their vacuum.
+  // large: there it serves laws that normalise over the whole grid.
   const bool serves_planes = winograd_ && std::any_of(all.begin(), all.end(), [](const Instruction& i) {
                                return i.op == Op::group_norm;
                              });
@@ -392,12 +404,12 @@ void Plan::divide() {
     }
     if (r == last) break;
     steps_.push_back({.region = builder.take()});
-    finish(*steps_.back().region, {}, winograd_);
+    finish(*steps_.back().region, {}, winograd_ && reads_bare_planes(*steps_.back().region));
   }
   for (const auto& plane : program_.delta) delta_.push_back(builder.operand(plane));
   for (std::int64_t c = 0; c < all[0].channels; ++c) psi_.push_back(builder.operand({0, c}));
   last_ = builder.take();
-  finish(last_, {&delta_, &psi_}, winograd_);
+  finish(last_, {&delta_, &psi_}, winograd_ && reads_bare_planes(last_));
 }
 
 Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {

@@ -38,6 +38,7 @@ class Plan {
   bool uses_bf16() const;
   // Cells across a block of tiles, where a convolution runs on those by Winograd's algorithm; else 0.
   std::int64_t width_of_tiles() const;
+  bool uses_winograd() const;
   // Whether it is one region on the field alone.
   bool is_local() const { return steps_.empty(); }
   // Steps that `run` may take at once.
@@ -60,6 +61,7 @@ class Plan {
   };
 
   void divide();
+  bool reads_bare_planes(const Region& region) const;
   std::int64_t memory_cells(std::int64_t height, std::int64_t width) const;
   Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
 

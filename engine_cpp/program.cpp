@@ -64,9 +64,24 @@ std::optional<Activation> as_activation(Function function) {
   }
 }
 
-// An activation that alone reads a convolution or an affine map is computed with it.
-void fuse_activations(Program& program) {
-  const auto count = readers(program);
+// weight x + bias of each channel that a convolution returns.
+void scale(Instruction& convolution, const Instruction& affine) {
+  const auto channels = static_cast<std::size_t>(convolution.channels);
+  const auto each = convolution.weight.size() / channels;
+  convolution.bias.resize(channels, 0.0F);
+  for (std::size_t c = 0; c < channels; ++c) {
+    for (std::size_t i = 0; i < each; ++i) convolution.weight[c * each + i] *= affine.weight[c];
+    convolution.bias[c] = convolution.bias[c] * affine.weight[c] + affine.bias[c];
+  }
+  const bool is_nothing =
+      std::all_of(convolution.bias.begin(), convolution.bias.end(), [](float b) { return b == 0; });
+  if (is_nothing) convolution.bias.clear();
+}
+
+// What alone reads a convolution and scales it, and an activation that alone reads a convolution or an affine
+// map, are computed with those.
+void fuse_with_producers(Program& program) {
+  auto count = readers(program);
   std::vector<std::int64_t> stands_for(program.instructions.size());
   for (std::size_t i = 0; i < program.instructions.size(); ++i) {
     auto& instruction = program.instructions[i];
@@ -74,19 +89,26 @@ void fuse_activations(Program& program) {
     visit_operands(instruction, [&](Plane& plane) {
       if (plane.value >= 0) plane.value = stands_for[static_cast<std::size_t>(plane.value)];
     });
-    if (instruction.op != Op::function || instruction.a.empty()) continue;
-    const auto activation = as_activation(instruction.function);
+    const bool is_function = instruction.op == Op::function;
+    if ((!is_function && instruction.op != Op::affine) || instruction.a.empty()) continue;
     const auto source = instruction.a[0].value;
-    if (!activation || source < 0 || count[static_cast<std::size_t>(source)] != 1) continue;
+    if (source < 0 || count[static_cast<std::size_t>(source)] != 1) continue;
     auto& before = program.instructions[static_cast<std::size_t>(source)];
-    const bool fusible = before.op == Op::convolve || before.op == Op::affine || before.op == Op::group_norm;
-    if (!fusible || before.activation != Activation::none ||
-        !is_identity(instruction.a, source, before.channels)) {
+    if (before.activation != Activation::none || !is_identity(instruction.a, source, before.channels))
       continue;
+    const auto activation =
+        is_function ? as_activation(instruction.function) : std::optional(Activation::none);
+    const bool fusible = before.op == Op::convolve ||
+                         (is_function && (before.op == Op::affine || before.op == Op::group_norm));
+    if (!fusible || !activation) continue;
+    if (is_function) {
+      before.activation = *activation;
+      before.activation_alpha = instruction.alpha;
+    } else {
+      scale(before, instruction);
     }
-    before.activation = *activation;
-    before.activation_alpha = instruction.alpha;
     stands_for[i] = source;
+    count[static_cast<std::size_t>(source)] = count[i];
   }
   const auto follow = [&](Plane& plane) {
     if (plane.value >= 0) plane.value = stands_for[static_cast<std::size_t>(plane.value)];
@@ -223,7 +245,7 @@ std::optional<std::int64_t> Program::receptive_radius() const {
 }
 
 Program simplified(Program program) {
-  fuse_activations(program);
+  fuse_with_producers(program);
   drop_unread(program);
   return program;
 }

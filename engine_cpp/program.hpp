@@ -99,7 +99,7 @@ std::vector<Plane> operands(const Instruction& instruction);
 // How many instructions and outputs read each value.
 std::vector<std::int64_t> readers(const Program& program);
 
-// Replaces what need not be computed: activations join what they follow, unread instructions go.
+// Replaces what need not be computed: scales and activations join what they follow, unread instructions go.
 Program simplified(Program program);
 
 }  // namespace atheria

@@ -101,7 +101,7 @@ class RegionRun {
   // profile: null where nobody asks.
   explicit RegionRun(const Region& region, Profile* profile = nullptr);
 
-  // Writes what an operator makes of neighbours, a row for each result; returns whether it sees any.
+  // Sees to an operator that reads neighbours, or leaves it alone and returns false. A row for each result.
   using RunNeighbours = std::function<bool(const Region::Operator& op, float* const* out)>;
 
   // On `count` cells. cells: each source's.

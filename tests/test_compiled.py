@@ -656,6 +656,75 @@ def test_random_convolutions_on_any_grid(tmp_path: Path, chance: Random, boundar
     np.testing.assert_allclose(engines[0].state(), expected, rtol=0, atol=1e-5 * expected.abs().max())
 
 
+HOPS = """
+around = F.pad(psi, [1, 1, 1, 1], mode="circular")
+return 0.1 * F.conv2d(F.elu(F.conv2d(F.conv2d(around, self.filters, None, groups=4), self.mix)), self.out)
+"""
+
+
+def test_what_no_filter_reaches_stays_vacuum(tmp_path: Path) -> None:
+    """Filters without corners see none of what is there: no rounding may."""
+    to_the_right = [[0.0, 0.0, 0.0], [-0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]
+    cross = torch.tensor([to_the_right, [[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]])
+    filters = torch.cat([cross, cross[:1].mT, torch.eye(9)[4].view(1, 3, 3)]).repeat(4, 1, 1).unsqueeze(1)
+    law = module_of(HOPS, filters=filters, mix=torch.randn(8, 16, 1, 1), out=torch.randn(4, 8, 1, 1))
+    engine, other = both(
+        law, tmp_path, {"gamma": 0.0, "epsilon": 0.0, "normalise": "cell", "boundary": "torus"}
+    )
+    psi = np.zeros((1, 4, 64, 64), np.float32)
+    psi[0, :, 30, 30] = 0.5
+    for each in (engine, other):
+        each.set_state(psi)
+        each.step_native(4)
+    np.testing.assert_array_equal(engine.state() != 0, other.state() != 0)
+    assert (engine.state() != 0).any(axis=1).sum() == 41
+
+
+def test_filters_of_the_cell_alone(tmp_path: Path) -> None:
+    body = """
+own = F.conv2d(psi[:, :2], self.each, None, groups=2)
+mixed = F.elu(F.conv2d(torch.cat([own, psi[:, 2:]], 1), self.mix))
+return 0.1 * F.conv2d(F.pad(mixed, [1, 1, 1, 1], mode="circular"), self.out)
+"""
+    weights = {"each": torch.randn(8, 1, 1, 1), "mix": torch.randn(8, 10, 1, 1)}
+    engines = both(module_of(body, **weights, out=torch.randn(4, 8, 3, 3)), tmp_path)
+    psi = np.random.default_rng(0).standard_normal((1, 4, 12, 320)).astype(np.float32)
+    for engine in engines:
+        engine.set_state(psi)
+        engine.step_native()
+    np.testing.assert_allclose(*(engine.state() for engine in engines), rtol=0, atol=1e-5)
+
+
+def test_a_scale_is_part_of_the_convolution_at_each_load(tmp_path: Path) -> None:
+    """Libtorch folds it into some, at some loads: it is left to us."""
+    body = """
+sums = F.conv2d(F.pad(psi, [1, 1, 1, 1], mode="circular"), self.filters, None, groups=4)
+a = F.elu(F.conv2d(sums, self.a, self.b))
+b = torch.tanh(F.conv2d(sums, self.c))
+return F.conv2d(torch.cat([a, b], 1), self.out) * 0.1
+"""
+    shapes = {
+        "filters": (16, 1, 3, 3),
+        "a": (9, 16, 1, 1),
+        "b": (9,),
+        "c": (7, 16, 1, 1),
+        "out": (4, 16, 1, 1),
+    }
+    law = module_of(body, **{name: torch.randn(shape) for name, shape in shapes.items()})
+    path = plain_torchscript(law, tmp_path / "law.pt")
+    psi = np.random.default_rng(0).standard_normal((1, 4, 8, 8)).astype(np.float32)
+    states = []
+    for _ in range(30):
+        engine = Engine(d_state=2, backend="compiled")
+        engine.load_model(path)
+        engine.set_state(psi)
+        engine.step_native()
+        states.append(engine.state().tobytes())
+    assert len(set(states)) == 1
+    parts = [part["what"] for part in engine.profile(1)]
+    assert not any("scale and shift" in part for part in parts), parts
+
+
 @given(luck, physics())
 @settings(many, max_examples=20)
 @torch.inference_mode()
@@ -683,17 +752,16 @@ def test_random_filters_on_tiles_and_cell_by_cell(
     engines[2].set_cells(
         cells[:, ::-1].copy(), (amplitudes[:, :2] + 1j * amplitudes[:, 2:]).astype(np.complex64)
     )
-    for step in range(3):
+    for _ in range(3):
         engines[0].step_native()
         engines[1].step_native()
         engines[2].step_native()
         np.testing.assert_array_equal(engines[0].state(), engines[1].state())
         dense, cellwise = engines[0].state()[0], engines[2].window(0, 0, width, height)
+        if physics.epsilon == 0:
+            np.testing.assert_array_equal((dense != 0).any(axis=0), (cellwise != 0).any(axis=0))
         near = np.abs(dense - cellwise).max(axis=0) <= 1e-4
-        if step == 0:
-            occupied = (dense != 0).any(axis=0), (cellwise != 0).any(axis=0)
-            assert (occupied[0] == occupied[1])[near].all()
-        assert near.mean() > 0.99  # what is within rounding of a threshold or of 0 may differ
+        assert near.mean() > 0.99  # what is within rounding of a threshold may differ
 
 
 @given(luck, st.sampled_from(["torus", "zeros"]))

@@ -1,8 +1,8 @@
 // Winograd's algorithm for few channels: a block of tiles, the lanes of a vector, goes all the way from
 // planes to planes while it is in the nearest cache. Part of kernels_of.hpp.
 
-// Six rows of a plane: four of a block of tiles, and one on each side; of `before` and `after` the blocks'
-// columns in the same rows.
+// Six rows of a plane: four of a block of tiles, one above and one below; and the cells on both sides of
+// these.
 struct WinogradRows {
   const float* rows[6];
   std::int64_t to_left, to_right;
@@ -230,6 +230,7 @@ inline void winograd_all(const WinogradProduct& task, Change change) {
     return WinogradBlock{i / across * tile, i % across * (tile * lanes)};
   };
   std::int64_t i = 0;
+  static_assert(WinogradProduct::at_once == 2);
   for (; i + 2 <= count; i += 2) winograd_blocks<2>(task, {block(i), block(i + 1)}, change);
   if (i < count) winograd_blocks<1>(task, {block(i)}, change);
 }
