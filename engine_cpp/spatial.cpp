@@ -179,6 +179,7 @@ class Run {
   static std::int64_t cells_at_once(std::int64_t depth) {
     constexpr std::int64_t unit = 48;  // a whole number of vectors of every width
     constexpr std::int64_t cache = 40 * 1024 / static_cast<std::int64_t>(sizeof(float));
+    if (depth == 0) return 4 * unit;  // of nothing, a bias
     return std::clamp(cache / depth / unit * unit, unit, 4 * unit);
   }
 
