@@ -75,6 +75,8 @@ REST = 0.02
 """Seconds between turns, in which threads of the last contender stop spinning."""
 SMALL_PART = 0.03
 """Share of a step below which a part has no line of its own."""
+NOTHING = 0.005
+"""Share of a step below which the others have none, either."""
 PROFILE = 0.5
 """Seconds that a profile is taken of about, but of three steps at least."""
 BUDGET = 30
@@ -487,8 +489,8 @@ def profile_cells(parts: list[Numbers], ceiling_of_kind: float) -> list[list[str
     whole = sum(part["seconds"] for part in parts)
     small = [part for part in parts[:-2] if part["seconds"] < SMALL_PART * whole]
     shown = [part for part in parts if part not in small]
-    if small:
-        sums = {key: sum(part[key] for part in small) for key in ("seconds", "operations")}
+    sums = {key: sum(part[key] for part in small) for key in ("seconds", "operations")}
+    if sums["seconds"] > NOTHING * whole:  # else another part has their operations in it
         shown.insert(-2, {"what": f"{len(small)} others", **sums})
     rows = []
     for part in shown:
