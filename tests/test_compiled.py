@@ -336,15 +336,16 @@ NOTHING = (
     "return y + F.conv2d(F.group_norm(x, 2, None, self.bias), self.wide)",
     "return y + F.conv_transpose2d(F.max_pool2d(x, 2), self.up, self.bias, 2)",
     "return y + torch.cat([x[..., 1:], torch.zeros_like(x[..., :1])], 3)",
+    "return y + torch.cos(F.conv2d(x, self.dense, self.bias, 1, 1))",
 )
 
 
-@pytest.mark.parametrize("body", NOTHING, ids=["norm", "pool", "shift"])
+@pytest.mark.parametrize("body", NOTHING, ids=["norm", "pool", "shift", "convolution"])
 @torch.inference_mode()
 def test_channels_that_are_nothing_are_compiled(tmp_path: Path, body: str) -> None:
     body = "y = F.conv2d(psi, self.near, None, 1, 1, 1, 4)\nx = y - y\n" + body
     weights = {"near": 0.1 * torch.randn(4, 1, 3, 3), "wide": torch.ones(4, 4, 1, 1)}
-    weights |= {"up": torch.ones(4, 4, 2, 2), "bias": torch.ones(4)}
+    weights |= {"up": torch.ones(4, 4, 2, 2), "bias": torch.ones(4), "dense": torch.randn(4, 4, 3, 3)}
     compiled, script = both(module_of(body, **weights), tmp_path, {"boundary": "zeros"})
     for engine in (compiled, script):
         engine.reset("soup", 3, (8, 12))
