@@ -13,9 +13,12 @@ namespace {
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
-constexpr std::int64_t tile = 4;               // outputs of a Winograd tile, a side
-constexpr std::int64_t elements = 36;          // of its transform
+constexpr auto tile = WinogradProduct::tile;
+constexpr auto elements = WinogradProduct::elements;
 constexpr std::int64_t winograd_channels = 8;  // fewer do not pay for the transforms
+
+// How many units hold so many.
+std::int64_t whole(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
 // Of each 3x3 filter, packed for each of the 36 elements.
 std::vector<float> winograd_weights(const Instruction& instruction) {
@@ -89,13 +92,13 @@ class Run {
     // Cells that are multiplied together: some rows, as many for each thread, or a part of a row.
     constexpr std::int64_t most = 128;
     const auto columns = std::min(layout.width, most);
-    const auto across = (layout.width + columns - 1) / columns;
-    const auto parts = rounded_up((layout.height * columns + most - 1) / most, most_threads());
-    const auto rows = (layout.height + parts - 1) / parts;
+    const auto across = whole(layout.width, columns);
+    const auto parts = rounded_up(whole(layout.height * columns, most), most_threads());
+    const auto rows = whole(layout.height, parts);
     const auto capacity = rounded_up(rows * columns, widest_vector);
     const auto size = (inputs + outputs) * capacity;
     float* const scratch = scratch_.take(size * most_threads());
-    parallel_for((layout.height + rows - 1) / rows * across, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(whole(layout.height, rows) * across, [&](std::int64_t begin, std::int64_t end) {
       float* const packed = scratch + thread_index() * size;
       std::vector<const float*> from;
       for (std::int64_t k = 0; k < inputs; ++k) from.push_back(packed + k * capacity);
@@ -187,8 +190,8 @@ class Run {
   static void multiply(const Product& task, std::int64_t cells) {
     const auto piece = cells_at_once(task.depth);
     const auto block = kernels().block;
-    const auto blocks = (task.outputs + block - 1) / block;
-    const auto pieces = (cells + piece - 1) / piece;
+    const auto blocks = whole(task.outputs, block);
+    const auto pieces = whole(cells, piece);
     const auto wanted = 8 * most_threads();
     const auto parts = std::min(blocks, std::max<std::int64_t>(1, wanted / pieces));
     parallel_for(pieces * parts, [&](std::int64_t begin, std::int64_t end) {
@@ -207,7 +210,6 @@ class Run {
     });
   }
 
-  static std::int64_t whole(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
   static std::int64_t lanes() { return kernels().winograd_width / tile; }
 
   // Cells of some tiles.
@@ -217,12 +219,12 @@ class Run {
     std::int64_t vectors() const { return whole(whole(height, tile) * whole(width, lanes()), tile); }
   };
 
-  // Whether the transform takes fewer vectors than the sums.
+  // Whether the transform takes clearly fewer products of vectors than the sums over nine cells.
   bool pays_to_transform() const {
     if (spatial_.winograd.empty()) return false;
     const auto& layout = out_.layout;
-    const Part all{0, 0, layout.height, layout.width};
-    return 5 * elements * all.vectors() < 4 * 9 * whole(layout.run(), lanes());
+    const auto transformed = elements * Part{0, 0, layout.height, layout.width}.vectors();
+    return 5 * transformed < 4 * 9 * whole(layout.run(), lanes());
   }
 
   void convolve_winograd() {
