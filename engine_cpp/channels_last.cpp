@@ -306,7 +306,8 @@ class Run {
               std::copy(row, row + n, to);
             } else {
               const auto of = affines->from(c);
-              kernels().affine(row, to, n, {*of.centre, *of.scale, *of.shift, of.activation, of.alpha});
+              kernels().affine(row, to, {1, n, 0},
+                               {*of.centre, *of.scale, *of.shift, of.activation, of.alpha});
             }
           }
         }

@@ -221,7 +221,7 @@ class CompiledLaw final : public Law {
       const auto factor =
           std::isfinite(energy) ? std::sqrt(wanted / energy) : std::numeric_limits<float>::quiet_NaN();
       float* const data = phi.data_ptr<float>() + b * size;
-      kernels().affine(data, data, size, {0.0F, factor, 0.0F, Activation::none, 0.0F});
+      kernels().affine(data, data, {1, size, 0}, {0.0F, factor, 0.0F, Activation::none, 0.0F});
       tally.energy *= static_cast<double>(factor) * static_cast<double>(factor);
       if (factor == 0) tally.occupied = 0;
     }

@@ -205,7 +205,7 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
     }
     case Op::affine:
       for (std::size_t c = 0; c < out.size(); ++c) {
-        k.affine(a[c], out[c], count,
+        k.affine(a[c], out[c], {1, count, 0},
                  {0.0F, instruction.weight[c], instruction.bias[c], instruction.activation,
                   instruction.activation_alpha});
       }

@@ -212,38 +212,33 @@ class Run {
 
   static std::int64_t lanes() { return kernels().winograd_width / tile; }
 
-  // Cells of some tiles.
-  struct Part {
-    std::int64_t y, x, height, width;
-    // Of tiles.
-    std::int64_t vectors() const { return whole(whole(height, tile) * whole(width, lanes()), tile); }
-  };
+  // All tiles of a plane.
+  TileRun all_tiles() const {
+    const auto& layout = out_.layout;
+    return {layout.height, layout.width, layout.stride(), 0,
+            whole(layout.height, tile) * whole(layout.width, lanes())};
+  }
 
   // Whether the transform takes clearly fewer products of vectors than the sums over nine cells.
   bool pays_to_transform() const {
     if (spatial_.winograd.empty()) return false;
-    const auto& layout = out_.layout;
-    const auto transformed = elements * Part{0, 0, layout.height, layout.width}.vectors();
-    return 5 * transformed < 4 * 9 * whole(layout.run(), lanes());
+    const auto transformed = elements * whole(all_tiles().count, tile);
+    return 5 * transformed < 4 * 9 * whole(out_.layout.run(), lanes());
   }
 
   void convolve_winograd() {
-    const auto& layout = out_.layout;
     const auto inputs = static_cast<std::int64_t>(in_.size());
+    const auto all = all_tiles();
     // Blocks of tiles whose transforms stay in the cache.
-    const auto most = kernels().winograd_tiles / lanes() * tile;  // vectors of cells
-    const auto columns = std::min(whole(layout.width, lanes()), most);
-    const auto rows = std::clamp<std::int64_t>(most / columns, 1, whole(layout.height, tile));
-    const auto across = whole(layout.width, columns * lanes());
-    const auto blocks = whole(layout.height, rows * tile) * across;
-    const auto stride = whole(rows * columns, tile) * lanes();
+    const auto most = std::min(all.count, kernels().winograd_tiles / lanes() * tile);
+    const auto blocks = whole(all.count, most);
+    const auto stride = whole(most, tile) * lanes();
     const auto size = elements * (element_size(inputs, stride) + element_size(instruction_.channels, stride));
     const auto block = [&](std::int64_t b, float* scratch) {
-      const auto y = b / across * rows * tile;
-      const auto x = b % across * columns * lanes();
-      winograd_block(
-          {y, x, std::min(rows * tile, layout.height - y), std::min(columns * lanes(), layout.width - x)},
-          stride, scratch);
+      auto run = all;
+      run.first = b * most;
+      run.count = std::min(most, all.count - run.first);
+      winograd_block(run, stride, scratch);
     };
     const auto threads = most_threads();
     if (blocks >= 2 * threads) {
@@ -264,19 +259,18 @@ class Run {
   }
 
   // Three phases, each over all channels or elements before the next begins.
-  void winograd_block(const Part& part, std::int64_t stride, float* scratch) {
+  void winograd_block(const TileRun& run, std::int64_t stride, float* scratch) {
     const auto inputs = static_cast<std::int64_t>(in_.size());
     const auto outputs = instruction_.channels;
     float* const forward = scratch;
     const auto from_input = element_size(inputs, stride);
     const auto from_output = element_size(outputs, stride);
     float* const products = forward + elements * from_input;
-    const auto start = out_.layout.first() + part.y * out_.layout.stride() + part.x;
+    const auto start = out_.layout.first();
     const auto block = kernels().block;
     parallel_for(inputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_input(in_[at(c)] + start - in_layout_.stride() - 1, in_layout_.stride(),
-                                 part.height, part.width, forward + c * stride, from_input);
+        kernels().winograd_input(in_[at(c)] + start - run.stride - 1, run, forward + c * stride, from_input);
       }
     });
     parallel_for(elements, [&](std::int64_t begin, std::int64_t end) {
@@ -289,14 +283,14 @@ class Run {
         kernels().multiply(
             {from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
              no_bias.data(), to.data(), outputs, Activation::none, 0},
-            0, part.vectors() * lanes());
+            0, whole(run.count, tile) * lanes());
       }
     });
     parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {
       for (auto c = begin; c < end; ++c) {
-        kernels().winograd_output(products + c * stride, from_output, out_.plane(c) + start,
-                                  out_.layout.stride(), part.height, part.width, spatial_.bias[at(c)],
-                                  instruction_.activation, instruction_.activation_alpha);
+        kernels().winograd_output(products + c * stride, from_output, out_.plane(c) + start, run,
+                                  spatial_.bias[at(c)], instruction_.activation,
+                                  instruction_.activation_alpha);
       }
     });
   }
@@ -320,17 +314,15 @@ class Run {
     for (auto c = first; c < first + each; ++c) {
       for (std::int64_t y = 0; y < layout.height; y += rows) {
         const auto height = std::min(rows, layout.height - y);
-        const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride(), height,
-                                            layout.width, layout.stride());
+        const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride(),
+                                            {height, layout.width, layout.stride()});
         all.add({some, height * layout.width});
       }
     }
     for (auto c = first; c < first + each; ++c) {
       const auto affine = group_norm_of(instruction_, c, all);
-      for (std::int64_t y = 0; y < layout.height; ++y) {
-        kernels().affine(in_[at(c)] + layout.first() + y * layout.stride(), row_of(c, y), layout.width,
-                         affine);
-      }
+      kernels().affine(in_[at(c)] + layout.first(), row_of(c, 0),
+                       {layout.height, layout.width, layout.stride()}, affine);
       if (needs_halo_) fill_halo(out_.plane(c), layout, torus_);
     }
   }

@@ -129,6 +129,13 @@ inline constexpr WinogradPoints accurate_points{0.625F, 1.5F};
 // At -1 sums and differences of a cell's neighbours to both sides vanish: less is to be computed.
 inline constexpr WinogradPoints symmetric_points{1.0F, 2.0F};
 
+// Some of a plane's tiles, one after the other: a vector of cells has as many of them as fit across.
+struct TileRun {
+  std::int64_t height, width;  // of the plane, in cells
+  std::int64_t stride;         // from one row to the next
+  std::int64_t first, count;   // vectors of cells
+};
+
 // A convolution of 3 x 3 by Winograd's algorithm, of whole blocks of tiles. Cells that see nothing but zeros
 // get what their bias becomes, exactly.
 struct WinogradProduct {
@@ -202,6 +209,12 @@ struct FieldSums {
   std::int64_t sum_count, channels;
 };
 
+// `height` rows of `width` cells.
+struct Rows {
+  std::int64_t height, width;
+  std::int64_t stride;  // from one to the next
+};
+
 struct Moments {
   double mean, spread;  // sum of squared differences to the mean
 };
@@ -229,13 +242,13 @@ struct Kernels {
   // Of each two neighbours in two rows, the largest of the four.
   void (*max_of_cells)(const float* upper, const float* lower, std::int64_t stride, float* out,
                        std::int64_t count);
-  void (*affine)(const float* in, float* out, std::int64_t cells, const Affine& affine);
+  void (*affine)(const float* in, float* out, const Rows& rows, const Affine& affine);
   void (*apply)(Function function, float alpha, const float* in, float* out, std::int64_t cells);
   void (*combine)(Operation operation, const float* a, const float* b, float* out, std::int64_t cells);
   void (*sum)(const Sum& sum);
   void (*sum_nearest)(const NearestSums& task);
   Tally (*advance)(const Advance& step, std::int64_t cells);
-  Moments (*moments)(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride);
+  Moments (*moments)(const float* in, const Rows& rows);  // of some thousand cells
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`
   // Puts cells into a field of zeros, writes all sums of some places of it one after the other, and takes the
@@ -251,12 +264,10 @@ struct Kernels {
   // Of each cell the bits of the number farthest from 0, without its sign.
   void (*largest)(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t channels,
                   std::int32_t* bits);
-  // See winograd.hpp; height and width in cells.
-  void (*winograd_input)(const float* plane, std::int64_t row_stride, std::int64_t height, std::int64_t width,
-                         float* out, std::int64_t stride);
-  void (*winograd_output)(const float* in, std::int64_t stride, float* plane, std::int64_t row_stride,
-                          std::int64_t height, std::int64_t width, float bias, Activation activation,
-                          float alpha);
+  // See winograd.hpp.
+  void (*winograd_input)(const float* plane, const TileRun& run, float* out, std::int64_t stride);
+  void (*winograd_output)(const float* in, std::int64_t stride, float* plane, const TileRun& run, float bias,
+                          Activation activation, float alpha);
   std::int64_t winograd_tiles;  // that take the least time together
   void (*winograd_product)(const WinogradProduct& product);
   std::int64_t winograd_width;  // of a block of its tiles, in cells

@@ -149,8 +149,11 @@ inline void map(const float* in, float* out, std::int64_t cells, Change change) 
   if (i < cells) store(out + i, change(load(in + i, cells - i)), cells - i);
 }
 
-void affine(const float* in, float* out, std::int64_t cells, const Affine& affine) {
-  with_activation(affine, [&](auto change) { map(in, out, cells, change); });
+void affine(const float* in, float* out, const Rows& rows, const Affine& affine) {
+  with_activation(affine, [&](auto change) {
+    for (std::int64_t y = 0; y < rows.height; ++y)
+      map(in + y * rows.stride, out + y * rows.stride, rows.width, change);
+  });
 }
 
 template <int quarter>
@@ -286,8 +289,14 @@ void sum(const Sum& sum) {
 }
 
 double total(Vector v) {
+  using Half = float __attribute__((vector_size(lanes * 2)));
+  using Doubles = double __attribute__((vector_size(lanes * 4)));
+  Half halves[2];
+  std::memcpy(halves, &v, sizeof v);
+  const Doubles sums =
+      __builtin_convertvector(halves[0], Doubles) + __builtin_convertvector(halves[1], Doubles);
   double sum = 0;
-  for (std::int64_t i = 0; i < lanes; ++i) sum += static_cast<double>(v[i]);
+  for (std::int64_t i = 0; i < lanes / 2; ++i) sum += sums[i];
   return sum;
 }
 
@@ -368,64 +377,49 @@ Tally advance(const Advance& step, std::int64_t cells) {
   return advance_all<0, 2>(step, cells);
 }
 
-// Sums of many vectors: float's would lose digits.
-class Total {
- public:
-  void add(Vector v) {
-    Half halves[2];
-    std::memcpy(halves, &v, sizeof v);
-    for (int i = 0; i < 2; ++i) sums_[i] += __builtin_convertvector(halves[i], Doubles);
-  }
-  double value() const {
-    double sum = 0;
-    for (std::int64_t i = 0; i < lanes / 2; ++i) sum += sums_[0][i] + sums_[1][i];
-    return sum;
-  }
+// Calls use(i, x, is_inside) with all vectors x of rows, the i-th of four sums to add to, and 1 where a cell
+// is.
+template <class Use>
+inline void for_vectors(const float* in, const Rows& rows, Use use) {
+  constexpr std::int64_t at_once = 4;
+  const auto [height, width, stride] = rows;
+  const auto whole = width / lanes * lanes;
+  const Vector all = splat(1.0F);
+  alignas(64) float inside[lanes]{};
+  for (std::int64_t i = 0; i < width - whole; ++i) inside[i] = 1.0F;
+  const Vector some = load(inside);
+  const auto run = [&](std::int64_t y, std::int64_t count) __attribute__((always_inline)) {
+    for (std::int64_t x = 0; x < whole; x += lanes) {
+#pragma GCC unroll 4
+      for (std::int64_t i = 0; i < count; ++i) use(i, load(in + (y + i) * stride + x), all);
+    }
+    if (whole == width) return;
+#pragma GCC unroll 4
+    for (std::int64_t i = 0; i < count; ++i) use(i, load(in + (y + i) * stride + whole, width - whole), some);
+  };
+  std::int64_t y = 0;
+  for (; y + at_once <= height; y += at_once) run(y, at_once);
+  for (; y < height; ++y) run(y, 1);
+}
 
- private:
-  using Half = float __attribute__((vector_size(lanes * 2)));
-  using Doubles = double __attribute__((vector_size(lanes * 4)));
-  Doubles sums_[2]{};
-};
+double total(const Vector (&sums)[4]) { return total((sums[0] + sums[1]) + (sums[2] + sums[3])); }
 
 // In two passes over rows in the cache: squares of differences to another number would swallow the variance.
-Moments moments(const float* rows, std::int64_t height, std::int64_t width, std::int64_t stride) {
-  const auto whole = width / lanes * lanes;
-  const auto count = static_cast<double>(height * width);
-  Total sums;
-  double rest = 0;
-  for (std::int64_t y = 0; y < height; ++y) {
-    const float* const row = rows + y * stride;
-    Vector sum{};
-    for (std::int64_t i = 0; i < whole; i += lanes) sum += load(row + i);
-    sums.add(sum);
-    for (std::int64_t i = whole; i < width; ++i) rest += static_cast<double>(row[i]);
-  }
-  const auto mean = static_cast<float>((sums.value() + rest) / count);
-  Total differences, squares;
-  double difference = 0;
-  double spread = 0;
-  for (std::int64_t y = 0; y < height; ++y) {
-    const float* const row = rows + y * stride;
-    Vector sum{};
-    Vector sum_of_squares{};
-    for (std::int64_t i = 0; i < whole; i += lanes) {
-      const Vector x = load(row + i) - mean;
-      sum += x;
-      sum_of_squares += x * x;
-    }
-    differences.add(sum);
-    squares.add(sum_of_squares);
-    for (std::int64_t i = whole; i < width; ++i) {
-      const double x = static_cast<double>(row[i]) - static_cast<double>(mean);
-      difference += x;
-      spread += x * x;
-    }
-  }
-  difference += differences.value();
-  spread += squares.value();
+Moments moments(const float* in, const Rows& rows) {
+  const auto count = static_cast<double>(rows.height * rows.width);
+  Vector sums[4]{};
+  for_vectors(in, rows, [&](std::int64_t i, Vector x, Vector /*is_inside*/) { sums[i] += x; });
+  const auto mean = static_cast<float>(total(sums) / count);
+  Vector differences[4]{};
+  Vector squares[4]{};
+  for_vectors(in, rows, [&](std::int64_t i, Vector x, Vector is_inside) {
+    const Vector difference = (x - mean) * is_inside;
+    differences[i] += difference;
+    squares[i] += difference * difference;
+  });
+  const auto difference = total(differences);
   const double off = difference / count;  // by which the mean was rounded
-  return {static_cast<double>(mean) + off, spread - off * difference};
+  return {static_cast<double>(mean) + off, total(squares) - off * difference};
 }
 
 inline Vector load_some(const float* from, std::int64_t count) {

@@ -56,20 +56,24 @@ inline void join_four(const Vector* columns, Vector* row) {
   row[3] = zip_second(c, d);
 }
 
-// Walks through a plane's tiles, row by row, a vector of them at a time: four vectors of their cells, of
-// which each row has whole ones.
+// Walks through some of a plane's tiles, row by row, a vector of them at a time: four vectors of their cells,
+// of which each row has whole ones.
 class TileWalk {
  public:
-  TileWalk(std::int64_t height, std::int64_t width, std::int64_t stride)
-      : height_(height), width_(width), stride_(stride) {}
+  explicit TileWalk(const TileRun& run)
+      : height_(run.height), width_(run.width), stride_(run.stride), left_(run.count) {
+    const auto across = (width_ + lanes - 1) / lanes;
+    row_ = run.first / across * 4;
+    column_ = run.first % across * lanes;
+  }
 
   // To the next ones; returns whether there are any.
   bool next() {
-    if (row_ >= height_) return false;
+    if (left_ <= 0) return false;
     is_inside_ = true;
-    for (std::int64_t v = 0; v < 4; ++v) {
+    for (std::int64_t v = 0; v < 4; ++v, --left_) {
       offsets_[v] = row_ * stride_ + column_;
-      heights_[v] = row_ < height_ ? height_ - row_ : -2;
+      heights_[v] = left_ > 0 ? height_ - row_ : -2;
       widths_[v] = width_ - column_;
       is_inside_ &= heights_[v] >= 4 && widths_[v] >= lanes;
       column_ += lanes;
@@ -82,7 +86,7 @@ class TileWalk {
   }
 
   // The cells from column `from` of the six of each tile on, of row `i` of six; of what is outside, 0. plane:
-  // one cell up and left of the first tile.
+  // one cell up and left of its first tile.
   void load_row(const float* plane, std::int64_t i, std::int64_t from, Vector* cells) const {
     const float* const row = plane + i * stride_ + from;
     if (is_inside_) {
@@ -94,7 +98,7 @@ class TileWalk {
     }
   }
 
-  // Row `i` of four. plane: the first tile.
+  // Row `i` of four. plane: its first tile.
   void store_row(const Vector* cells, float* plane, std::int64_t i) const {
     float* const row = plane + i * stride_;
     if (is_inside_) {
@@ -107,7 +111,8 @@ class TileWalk {
 
  private:
   std::int64_t height_, width_, stride_;  // cells; floats from one row to the next
-  std::int64_t row_ = 0, column_ = 0;     // of the next cells
+  std::int64_t left_;                     // vectors of cells
+  std::int64_t row_, column_;             // of the next ones
   // Of each vector the first cell, and how many rows and columns from there on are inside.
   std::int64_t offsets_[4], heights_[4], widths_[4];
   bool is_inside_;
@@ -142,11 +147,10 @@ inline void load_elements(const float* from, std::int64_t stride, Vector (&half)
 // The points of whole planes.
 constexpr auto points = accurate_points;
 
-// Transforms a plane's tiles. plane: one cell up and left of the first one; out: 36 elements, `stride` floats
-// apart, each of all tiles, to whole vectors.
-void winograd_input(const float* plane, std::int64_t row_stride, std::int64_t height, std::int64_t width,
-                    float* out, std::int64_t stride) {
-  for (TileWalk tiles(height, width, row_stride); tiles.next(); out += lanes) {
+// Transforms some of a plane's tiles. plane: one cell up and left of its first one; out: 36 elements,
+// `stride` floats apart, each of all these tiles, to whole vectors.
+void winograd_input(const float* plane, const TileRun& run, float* out, std::int64_t stride) {
+  for (TileWalk tiles(run); tiles.next(); out += lanes) {
     Vector half[6][6];
 #pragma GCC unroll 6
     for (std::int64_t i = 0; i < 6; ++i) {
@@ -181,10 +185,9 @@ inline void tiles_to_plane(const float* in, std::int64_t stride, float* plane, T
 }
 
 // The way back, into a plane: its first tile's first cell.
-void winograd_output(const float* in, std::int64_t stride, float* plane, std::int64_t row_stride,
-                     std::int64_t height, std::int64_t width, float bias, Activation activation,
-                     float alpha) {
-  const TileWalk tiles(height, width, row_stride);
+void winograd_output(const float* in, std::int64_t stride, float* plane, const TileRun& run, float bias,
+                     Activation activation, float alpha) {
+  const TileWalk tiles(run);
   if (activation == Activation::none) {
     tiles_to_plane(in, stride, plane, tiles, [=](Vector x) { return x + bias; });
   } else {
