@@ -352,6 +352,11 @@ runs the graph as it is written computes them all. Atheria's own `deep_qca` comp
 that every contender of its rows is spared the other seven.
 """
 
+LEAVES_BF16 = """\
+Asked for bf16, the engine computes large grids in float32 on this CPU, where Winograd's algorithm takes less
+time than products in bfloat16: the note beside each time says from how many cells on.
+"""
+
 
 def page(result: Numbers, name: str) -> str:
     """The page of that name."""
@@ -361,6 +366,9 @@ def page(result: Numbers, name: str) -> str:
     ]
     if any(measured["law"] == EIGHT for measured in result["rows"]):
         lines.append(OF_EIGHT)
+    notes = [own.get("note", "") for measured in result["rows"] for own in measured["contenders"].values()]
+    if any("bfloat16, but in float32 on grids" in note for note in notes):
+        lines.append(LEAVES_BF16)
     if result["quick"]:
         lines.append("**A trial at a small size: these figures mean nothing.**\n")
     if result["left_out"]:

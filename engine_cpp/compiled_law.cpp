@@ -28,6 +28,9 @@ std::string short_number(double x) {
   return text.str();
 }
 
+// By which a law may differ from libtorch's float32.
+double most_error(Precision precision) { return precision == Precision::bf16 ? 0.1 : 1e-5; }
+
 class CompiledLaw final : public Law {
  public:
   CompiledLaw(std::unique_ptr<Law> script, torch::jit::Module frozen, Program program,
@@ -35,16 +38,16 @@ class CompiledLaw final : public Law {
       : script_(std::move(script)),
         frozen_(std::move(frozen)),
         is_demanded_(options.is_demanded),
-        plan_(std::move(program), options.precision, winograd),
-        radius_(plan_.program().receptive_radius()) {
-    if (plan_.is_local() && plan_.program().memory.empty()) cells_ = std::make_unique<RegionCells>(plan_);
+        program_(std::move(program)),
+        profile_(program_),
+        plan_(program_, options.precision, winograd, profile_),
+        radius_(program_.receptive_radius()) {
+    if (plan_.is_local() && program_.memory.empty()) cells_ = std::make_unique<RegionCells>(plan_);
   }
 
   Output forward(const at::Tensor& psi, const at::Tensor& memory) override {
     if (!suits(psi)) return script_->forward(psi, memory);
-    auto output = empty_outputs(psi, memory);
-    run(psi, memory, output.delta, output.memory, {});
-    return output;
+    return forward(plan_for(psi), psi, memory);
   }
 
   Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
@@ -54,7 +57,7 @@ class CompiledLaw final : public Law {
     auto output = empty_outputs(psi, memory);
     const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
     auto tallies = run(
-        psi, memory, output.delta, output.memory,
+        plan_for(psi), psi, memory, output.delta, output.memory,
         {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr, .steps = steps});
     if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
     Tally sum;
@@ -64,7 +67,7 @@ class CompiledLaw final : public Law {
 
   std::int64_t steps_at_once(const at::Tensor& psi) override {
     if (has_memory() || !suits(psi)) return 1;
-    return plan_.steps_at_once(psi.size(0), psi.size(2), psi.size(3));
+    return plan_for(psi).steps_at_once(psi.size(0), psi.size(2), psi.size(3));
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {
@@ -72,7 +75,7 @@ class CompiledLaw final : public Law {
   }
   bool has_memory() const override { return script_->has_memory(); }
   std::int64_t stride() const override {
-    return std::lcm(script_->stride(), std::int64_t{1} << plan_.program().levels());
+    return std::lcm(script_->stride(), std::int64_t{1} << program_.levels());
   }
   double vacuum_norm() const override { return script_->vacuum_norm(); }
   std::string backend() const override { return "compiled"; }
@@ -84,32 +87,62 @@ class CompiledLaw final : public Law {
     return why_not_[psi.sizes().vec()] = why_other(psi);
   }
   std::optional<std::int64_t> receptive_radius() const override { return radius_; }
-  Profile* profile() override { return &plan_.profile(); }
+  Profile* profile() override { return &profile_; }
   const CellKernel* cell_kernel() const override {
     return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
   }
 
-  void set_why(double error, const std::string& rounding) {
-    why_ = "lowered to " + std::to_string(plan_.program().instructions.size()) + " instructions for " +
-           kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") + on_tiles() +
-           "; differs from libtorch by " + short_number(error) + " of the largest number, or of 1";
+  // Where it is right. Otherwise returns what is wrong with it.
+  std::string accept(std::int64_t d_state, Precision precision, const std::string& rounding) {
+    const auto error = this->error(plan_, d_state);
+    if (error > most_error(precision)) return "our kernels differ from libtorch by " + short_number(error);
+    if (moves_vacuum(plan_, d_state))
+      return "our kernels' rounding moves the vacuum, which libtorch leaves alone";
+    add_plan_of_large_grids(d_state);
+    why_ = "lowered to " + std::to_string(program_.instructions.size()) + " instructions for " +
+           kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
+           on_large_grids() + on_tiles() + "; differs from libtorch by " + short_number(error) +
+           " of the largest number, or of 1";
+    return "";
+  }
+
+  bool uses_winograd() const { return plan_.uses_winograd(); }
+  std::unique_ptr<Law> give_back() { return std::move(script_); }
+
+ private:
+  // Where Winograd's algorithm in float32 takes less time than bfloat16.
+  void add_plan_of_large_grids(std::int64_t d_state) {
+    if (!plan_.uses_bf16() || pairs_pay_up_to() == std::numeric_limits<std::int64_t>::max()) return;
+    auto large = std::make_unique<Plan>(program_, Precision::fp32, /*winograd=*/true, profile_);
+    if (!large->uses_winograd() || error(*large, d_state) > most_error(Precision::fp32)) return;
+    if (!moves_vacuum(*large, d_state)) large_ = std::move(large);
+  }
+
+  Plan& plan_for(const at::Tensor& psi) {
+    return large_ && psi.size(2) * psi.size(3) > pairs_pay_up_to() ? *large_ : plan_;
+  }
+
+  std::string on_large_grids() const {
+    if (!large_) return "";
+    return ", but in float32 on grids of more than " + std::to_string(pairs_pay_up_to()) +
+           " cells, where that is faster on this CPU";
   }
 
   // Whether matter comes out of a vacuum that libtorch leaves alone.
-  bool moves_vacuum(std::int64_t d_state) {
+  bool moves_vacuum(Plan& plan, std::int64_t d_state) {
     if (vacuum_norm() > 0) return false;
-    const auto size = std::max(16 * stride(), plan_.width_of_tiles());
+    const auto size = std::max(16 * stride(), plan.width_of_tiles());
     const auto psi = at::zeros({1, 2 * d_state, size, size}, at::kFloat);
-    return forward(psi, initial_memory(1, size, size)).delta.count_nonzero().item<std::int64_t>() > 0;
+    return forward(plan, psi, initial_memory(1, size, size)).delta.count_nonzero().item<std::int64_t>() > 0;
   }
 
   // Largest difference to libtorch on random fields, relative to the largest number or to 1.
-  double error(std::int64_t d_state) {
+  double error(Plan& plan, std::int64_t d_state) {
     double worst = 0;
     auto generator = at::detail::createCPUGenerator(0);
     // libtorch pads no further than the grid is wide.
-    const auto levels = plan_.program().levels();
-    const auto least = ((plan_.program().halo() << levels) + stride() - 1) / stride();
+    const auto levels = program_.levels();
+    const auto least = ((program_.halo() << levels) + stride() - 1) / stride();
     const auto compare = [&](std::int64_t universes, std::int64_t rows, std::int64_t columns) {
       const auto psi = at::randn({universes, 2 * d_state, rows * stride(), columns * stride()}, generator);
       if (!why_not(psi).empty()) return false;  // for what it computes and drops
@@ -121,7 +154,7 @@ class CompiledLaw final : public Law {
       } catch (const std::exception&) {
         return false;  // what the law computes and drops, and the program leaves out, takes no such grid
       }
-      const auto got = forward(psi, remembered);
+      const auto got = forward(plan, psi, remembered);
       worst = std::max(worst, difference(expected.delta, got.delta));
       if (expected.memory.defined()) worst = std::max(worst, difference(expected.memory, got.memory));
       return true;
@@ -131,7 +164,7 @@ class CompiledLaw final : public Law {
       is_compared |=
           compare(universes, std::max<std::int64_t>(rows, least), std::max<std::int64_t>(columns, least));
     }
-    if (const auto width = plan_.width_of_tiles(); width > 0) {
+    if (const auto width = plan.width_of_tiles(); width > 0) {
       // Blocks of tiles one below the other, and side by side in parts of rows.
       const auto strides = [&](std::int64_t cells) { return std::lcm(cells, stride()) / stride(); };
       for (const auto across : {width, 5 * width})
@@ -142,11 +175,6 @@ class CompiledLaw final : public Law {
     return worst;
   }
 
-  bool uses_bf16() const { return plan_.uses_bf16(); }
-  bool uses_winograd() const { return plan_.uses_winograd(); }
-  std::unique_ptr<Law> give_back() { return std::move(script_); }
-
- private:
   static double difference(const at::Tensor& expected, const at::Tensor& got) {
     const auto error = (expected - got).abs().max().item<double>();
     const auto scale = std::max(1.0, expected.abs().max().item<double>());
@@ -175,7 +203,7 @@ class CompiledLaw final : public Law {
                        " x " + std::to_string(shape.width) + " cells";
     try {
       const auto memory = initial_memory(shape.universes, shape.height, shape.width);
-      if (lower(frozen_, psi, memory) == plan_.program()) return "";
+      if (lower(frozen_, psi, memory) == program_) return "";
       return "what it computes" + where + " is not what it computes for others";
     } catch (const NotLowered& error) {
       return error.what() + where;
@@ -199,13 +227,19 @@ class CompiledLaw final : public Law {
     return {spare(psi.sizes()), memory.defined() ? spare(memory.sizes()) : at::Tensor()};
   }
 
-  std::vector<Tally> run(const at::Tensor& psi, const at::Tensor& memory, const at::Tensor& out,
-                         const at::Tensor& next_memory, const Finish& finish) {
+  Output forward(Plan& plan, const at::Tensor& psi, const at::Tensor& memory) {
+    auto output = empty_outputs(psi, memory);
+    run(plan, psi, memory, output.delta, output.memory, {});
+    return output;
+  }
+
+  static std::vector<Tally> run(Plan& plan, const at::Tensor& psi, const at::Tensor& memory,
+                                const at::Tensor& out, const at::Tensor& next_memory, const Finish& finish) {
     const auto field = psi.contiguous();
     const auto remembered = memory.defined() ? memory.contiguous() : memory;
-    return plan_.run(field.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
-                     out.data_ptr<float>(), next_memory.defined() ? next_memory.data_ptr<float>() : nullptr,
-                     psi.size(0), psi.size(2), psi.size(3), finish);
+    return plan.run(field.data_ptr<float>(), remembered.defined() ? remembered.data_ptr<float>() : nullptr,
+                    out.data_ptr<float>(), next_memory.defined() ? next_memory.data_ptr<float>() : nullptr,
+                    psi.size(0), psi.size(2), psi.size(3), finish);
   }
 
   // `global` normalisation. The tallies become those of the field as it then is.
@@ -231,7 +265,10 @@ class CompiledLaw final : public Law {
   torch::jit::Module frozen_;
   std::map<std::vector<std::int64_t>, std::string> why_not_;  // by the field's sizes
   bool is_demanded_;
+  Program program_;
+  Profile profile_;
   Plan plan_;
+  std::unique_ptr<Plan> large_;  // of larger grids, where there is one
   std::optional<std::int64_t> radius_;
   std::unique_ptr<RegionCells> cells_;
   std::string why_;
@@ -260,11 +297,10 @@ std::string cannot_compile(const std::string& why_not) {
 Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& module, std::int64_t d_state,
                     CompileOptions options) {
   std::string rounding;
-  if (options.precision == Precision::bf16 && !pairs_pay()) {
+  if (options.precision == Precision::bf16 && pairs_pay_up_to() == 0) {
     options.precision = Precision::fp32;
     rounding = ", in float32, which is faster on this CPU than bfloat16";
   }
-  const double limit = options.precision == Precision::bf16 ? 0.1 : 1e-5;
   std::string why_not;
   try {
     // Without libtorch's folding of numbers, which does not fold the same at every time.
@@ -272,13 +308,8 @@ Compilation compile(std::unique_ptr<Law>& script, const torch::jit::Module& modu
     const auto program = lowered(*script, frozen, d_state);
     for (const bool winograd : {true, false}) {  // whose rounding errors are larger
       auto law = std::make_unique<CompiledLaw>(std::move(script), frozen, program, options, winograd);
-      const auto error = law->error(d_state);
-      if (!law->moves_vacuum(d_state) && error <= limit) {
-        law->set_why(error, rounding);
-        return {std::move(law), ""};
-      }
-      why_not = error > limit ? "our kernels differ from libtorch by " + short_number(error)
-                              : "our kernels' rounding moves the vacuum, which libtorch leaves alone";
+      why_not = law->accept(d_state, options.precision, rounding);
+      if (why_not.empty()) return {std::move(law), ""};
       script = law->give_back();
       if (!law->uses_winograd()) break;
     }

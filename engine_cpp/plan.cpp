@@ -283,12 +283,12 @@ class Workspace {
   std::map<const Region*, std::vector<std::unique_ptr<RegionRun>>> runners_;
 };
 
-Plan::Plan(Program program, Precision precision, bool winograd)
-    : program_(std::move(program)),
+Plan::Plan(const Program& program, Precision precision, bool winograd, Profile& profile)
+    : program_(program),
       precision_(precision),
       winograd_(winograd),
       halo_(program_.halo()),
-      profile_(program_) {
+      profile_(profile) {
   divide();
 }
 

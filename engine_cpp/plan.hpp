@@ -29,12 +29,11 @@ class Workspace;
 
 class Plan {
  public:
-  // winograd: whether Winograd's algorithm serves where it takes less time.
-  Plan(Program program, Precision precision, bool winograd);
+  // winograd: whether Winograd's algorithm serves where it takes less time. profile: of the program.
+  Plan(const Program& program, Precision precision, bool winograd, Profile& profile);
   ~Plan();
 
   const Program& program() const { return program_; }
-  Profile& profile() { return profile_; }
   bool uses_bf16() const;
   // Cells across a block of tiles, where a convolution runs on those by Winograd's algorithm; else 0.
   std::int64_t width_of_tiles() const;
@@ -65,11 +64,11 @@ class Plan {
   std::int64_t memory_cells(std::int64_t height, std::int64_t width) const;
   Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
 
-  Program program_;
+  const Program& program_;
   Precision precision_;
   bool winograd_;
   std::int64_t halo_;
-  Profile profile_;
+  Profile& profile_;
   std::vector<Step> steps_;
   Region last_;                       // the region that ends in delta
   std::vector<Operand> delta_, psi_;  // of the last region

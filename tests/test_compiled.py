@@ -32,6 +32,7 @@ SEED = 2**63 + 99
 CPU = Path("/proc/cpuinfo").read_text()
 GAINS_FROM_BF16 = "avx512_bf16" in CPU and ("amx_bf16" in CPU or "GenuineIntel" not in CPU)
 LEAVES_BF16 = "avx512_bf16" in CPU and not GAINS_FROM_BF16 and "ATHERIA_CPU" not in os.environ
+LEAVES_BF16_ON_LARGE_GRIDS = GAINS_FROM_BF16 and "amx_bf16" not in CPU and "ATHERIA_CPU" not in os.environ
 TAKES_BF16 = "bfloat16" in os.environ["ATHERIA_CPU"] if "ATHERIA_CPU" in os.environ else GAINS_FROM_BF16
 in_bf16 = pytest.mark.skipif(not TAKES_BF16, reason="the CPU does not gain from bfloat16")
 many = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
@@ -1001,6 +1002,20 @@ def test_bf16_is_left_where_the_cpu_is_slower_at_it(exported: Callable) -> None:
         states.append(engine.state())
     assert ", in float32, which is faster on this CPU than bfloat16; differs" in engine.info()["why"]
     assert np.array_equal(*states)
+
+
+@pytest.mark.skipif(not LEAVES_BF16_ON_LARGE_GRIDS, reason="the CPU has no bfloat16, or its tiles")
+def test_bf16_is_left_on_large_grids_where_winograds_algorithm_is_faster(exported: Callable) -> None:
+    _, path = exported("unet")
+    exact, rounded = Engine(), Engine(precision="bf16")
+    for engine in (exact, rounded):
+        engine.load_model(path)
+    assert ", but in float32 on grids of more than 60000 cells, " in rounded.info()["why"]
+    for shape, is_exact in (((240, 248), False), ((240, 256), True), ((32, 32), False)):
+        for engine in (exact, rounded):
+            engine.reset("soup", 0, shape)
+            engine.step_native(2)
+        assert np.array_equal(exact.state(), rounded.state()) == is_exact
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=in_bf16)])

@@ -1,6 +1,7 @@
 #include "kernels/kernels.hpp"
 
 #include <cstdlib>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -76,18 +77,19 @@ const Kernels& kernels() {
   return chosen;
 }
 
-bool pairs_pay() {
-  if (kernels().multiply_pairs == nullptr) return false;
-  if (std::getenv("ATHERIA_CPU") != nullptr) return true;
+std::int64_t pairs_pay_up_to() {
+  constexpr auto any = std::numeric_limits<std::int64_t>::max();
+  if (kernels().multiply_pairs == nullptr) return 0;
+  if (std::getenv("ATHERIA_CPU") != nullptr) return any;
 #if defined(ATHERIA_AMX)
-  if (&kernels() == &amx_kernels) return true;
+  if (&kernels() == &amx_kernels) return any;
 #endif
 #if defined(ATHERIA_X86)
-  // Intel's take pairs at half the rate of float32, and float32 has Winograd's algorithm besides.
-  return __builtin_cpu_is("intel") == 0;
-#else
-  return true;
+  // Intel's take pairs at half the rate of float32.
+  if (__builtin_cpu_is("intel") != 0) return 0;
 #endif
+  // AMD's take them at twice the rate: on larger grids Winograd's algorithm saves more.
+  return 60'000;
 }
 
 }  // namespace atheria
