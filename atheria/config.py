@@ -405,12 +405,14 @@ class RolloutConfig:
         grid: Height and width, ``unbounded``, or None for the training grid.
         extent: Height and width of where an unbounded universe's initial state is drawn; None for the
             training grid.
+        resume: The file of the universe that an earlier rollout ended with, to go on with; None to start one.
     """
 
     run_id: str | None
     law: str | None
     best_of: str | None
     steps: Positive
+    resume: str | None
     grid: GridOrUnbounded | None
     extent: Extent | None
     universes: Universes

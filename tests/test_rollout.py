@@ -155,6 +155,42 @@ def test_no_rollout_overwrites_another(in_run_folder: TrainedRun) -> None:
     assert len(folders) == len(options)
 
 
+def test_a_rollout_goes_on_bit_for_bit(in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:
+    law = [f"law={in_run_folder.law}", "physics.fire_rate=0.5"]
+    start = ["grid=[8,12]", "universes=2", "seed=3", "noise=phase_flip", "noise.level=0.1"]
+    whole = rollout([*law, *start, "steps=9", "frames=4"])
+    begun = rollout([*law, *start, "steps=6"])
+    last = [*law, f"resume={begun.folder / 'universe.npz'}", "steps=3", "observe_every=2", "frames=2"]
+    rest = rollout(last)
+    assert np.array_equal(rest.psi, whole.psi)
+    assert rest.steps.tolist() == [6, 8, 9]
+    assert [frame.step for frame in rest.frames] == [6, 9]
+    assert np.array_equal(rest.frames[0].psi, begun.psi[0])
+    assert np.array_equal(rest.observables["energy"][-1], whole.observables["energy"][-1])
+    assert np.array_equal(rest.measured["step_drift"][-1], whole.measured["step_drift"][-1])
+    assert (rest.measured["step_drift"][0] == 0).all()
+    assert "universe.npz, at step 6" in capsys.readouterr().out
+    engine = Engine()
+    engine.load_model(in_run_folder.law)
+    engine.restore(rest.universe)
+    assert engine.step_count == 9
+    again = rollout(last)  # of another universe it would lie elsewhere
+    assert again.folder == rest.folder
+    assert rollout([*last[:2], f"resume={rest.folder / 'universe.npz'}", *last[3:]]).folder != rest.folder
+
+
+def test_a_rollout_that_goes_on_is_logged_from_there_on(in_run_folder: TrainedRun) -> None:
+    run = [f"run_id={in_run_folder.run_id}", "steps=2", "observe_every=1"]
+    begun = rollout([*run, "seed=7"])
+    rest = rollout([*run, f"resume={begun.folder / 'universe.npz'}"])
+    client = MlflowClient(in_run_folder.tracking_uri)
+    history = client.get_metric_history(rest.run_id, "rollout/energy")
+    assert [metric.step for metric in history] == [2, 3, 4]
+    logged = client.get_run(rest.run_id)
+    assert logged.info.run_name == "rollout-2-8x8-seed7"
+    assert logged.data.params["first_step"] == "2"
+
+
 def test_a_field_from_a_file(in_run_folder: TrainedRun, tmp_path: Path) -> None:
     psi = np.random.default_rng(0).normal(size=(1, 4, 8, 8)).astype(np.float32)
     np.save(tmp_path / "start.npy", psi)
@@ -255,6 +291,9 @@ def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: Tra
         (["noise.level=0.5"], "`noise.level` needs a channel"),
         (["physics.boundary=zeros"], "`physics.boundary` is baked into the law as 'torus'"),
         (["device=tpu"], "`device` must be cpu"),
+        (["resume=gone.npz"], "`resume` must be the universe.npz of a rollout, got 'gone.npz', which is not"),
+        (["resume=gone.npz", "grid=16"], "`grid` is that of the universe which `resume` goes on with"),
+        (["resume=gone.npz", "noise=seed"], "`noise` is that of the universe"),
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             rollout([f"run_id={in_run_folder.run_id}", "steps=2", *options])

@@ -268,3 +268,15 @@ def test_a_file_of_an_unbounded_universe_is_for_one(law: str) -> None:
     with pytest.raises(UserError, match=r"holds the cells of an unbounded universe; .*grid=unbounded"):
         rollout([law, "steps=1", "grid=32", *file])
     assert rollout([law, "steps=1", "grid=unbounded", *file]).cells
+
+
+def test_an_unbounded_rollout_goes_on_bit_for_bit(law: str) -> None:
+    start = ["grid=unbounded", "extent=16", "initial_state=particles", "universes=2", "seed=3"]
+    whole = rollout([law, *start, "steps=6"])
+    begun = rollout([law, *start, "steps=4"])
+    rest = rollout([law, f"resume={begun.folder / 'universe.npz'}", "steps=2"])
+    assert rest.psi is None
+    assert rest.steps.tolist() == [4, 6]
+    for cells, expected in zip(rest.cells, whole.cells, strict=True):
+        assert np.array_equal(cells.coordinates, expected.coordinates)
+        assert np.array_equal(cells.amplitudes, expected.amplitudes)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from atheria_core import Engine
+from atheria_core import Engine, Snapshot, load_snapshot, save_snapshot
 from numpy.typing import NDArray
 from PIL.Image import Image as Picture
 
@@ -68,6 +68,7 @@ class Rollout:
             name, (F, B) each.
         psi: The last field, (B, 2d, H, W); None where it is unbounded.
         cells: The last cells of each unbounded universe; none on a grid.
+        universe: What it ended with, whole, for `atheria_core.Engine.restore`.
         stopped: Why it ended before its last step, or None.
         folder: Where the files are.
         film: The film, where one was asked for.
@@ -82,6 +83,7 @@ class Rollout:
     measured: dict[str, NDArray[np.float64]]
     psi: NDArray[np.float32] | None
     cells: list[Cells]
+    universe: Snapshot
     stopped: str | None = None
     folder: Path = Path()
     film: Path | None = None
@@ -101,9 +103,26 @@ def check(config: RolloutConfig) -> None:
     check_writable(Path(config.output), "output")
     check_format(config.film)
     check_noise(config.noise)
+    _check_resumed(config)
     if config.extent is not None and config.grid != "unbounded":
         raise UserError("`extent` is where an unbounded universe starts; add grid=unbounded, or leave it out")
     chosen_initial_state(config.initial_state)
+
+
+def _check_resumed(config: RolloutConfig) -> None:
+    """Raises UserError where something is chosen that a universe to go on with already has."""
+    if config.resume is None:
+        return
+    chosen = {
+        "grid": config.grid is not None,
+        "extent": config.extent is not None,
+        "initial_state": config.initial_state["kind"] is not None,
+        "noise": config.noise.name != "none",
+        "universes": config.universes != 1,
+        "seed": config.seed != 0,
+    }
+    for name in (name for name, is_chosen in chosen.items() if is_chosen):
+        raise UserError(f"`{name}` is that of the universe which `resume` goes on with; leave it out")
 
 
 def run(config: RolloutConfig) -> Rollout:
@@ -119,8 +138,8 @@ def run(config: RolloutConfig) -> Rollout:
         folder = _home(config) / name
         return _finish(_roll(engine, config, folder, settings.get("extent")), config, folder)
     tracking, parent = _beside(run_id, config.tracking)
-    where = "unbounded" if config.grid == "unbounded" else "{}x{}".format(*settings["grid"])
-    name = f"rollout-{config.steps}-{where}-seed{config.seed}"
+    where = "unbounded" if settings["grid"] == "unbounded" else "{}x{}".format(*settings["grid"])
+    name = f"rollout-{config.steps}-{where}-seed{settings['seed']}"
     with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
         logged.log_params(settings)
         rolled = _roll(engine, config, logged.folder, settings.get("extent"))
@@ -165,21 +184,18 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
     with _engine_faults():
         engine = Engine(device=config.device, threads=config.threads)
         engine.load_model(law, chosen_physics(config.physics))
-        engine.set_noise(config.noise.name, config.noise.level)
-        initial = _set_initial_state(engine, config, description)
+        begin = _begin if config.resume is None else _resume
+        settings = begin(engine, config, description)
     info = engine.info()
-    if config.grid == "unbounded":
+    universes = len(engine.observables())
+    if info["universe"] == "unbounded":
         where: dict[str, Any] = {"grid": "unbounded"}
-        if initial.kind != "file":
-            where["extent"] = config.extent or description.training_grid
         occupied = engine.step_native(0)
-        cells = (
-            f"{config.universes} x unbounded, {occupied} cells occupied, {info['evaluated_cells']} evaluated"
-        )
+        cells = f"{universes} x unbounded, {occupied} cells occupied, {info['evaluated_cells']} evaluated"
     else:
         height, width = engine.state().shape[2:]
         where = {"grid": [height, width]}
-        cells = f"{config.universes} x {height} x {width} cells"
+        cells = f"{universes} x {height} x {width} cells"
     print(
         f"law       {description.law}, d_state {description.d_state}, from {short(law)}\n"
         f"engine    {engine_line(info)}; {cells}",
@@ -193,14 +209,35 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         "law_sha256": sha256(law),
         "steps": config.steps,
         **where,
-        "universes": config.universes,
-        "seed": config.seed,
+        "universes": universes,
         "physics": physics,
-        "noise": asdict(config.noise),
-        "initial_state": asdict(initial),
+        **settings,
         "observe_every": config.observe_every,
         "engine": computed_by(info),
     }
+
+
+def _begin(engine: Engine, config: RolloutConfig, description: Description) -> dict[str, Any]:
+    """Starts universes; returns what decides how they begin."""
+    engine.set_noise(config.noise.name, config.noise.level)
+    initial = _set_initial_state(engine, config, description)
+    settings = {"seed": config.seed, "noise": asdict(config.noise), "initial_state": asdict(initial)}
+    if config.grid == "unbounded" and initial.kind != "file":
+        settings["extent"] = config.extent or description.training_grid
+    return settings
+
+
+def _resume(engine: Engine, config: RolloutConfig, _: Description) -> dict[str, Any]:
+    """Goes on with the universes that a rollout ended with; returns what tells which those are."""
+    path = Path(str(config.resume))
+    if not path.is_file():
+        raise UserError(
+            f"`resume` must be the universe.npz of a rollout, got '{path}', which is not there; "
+            "each rollout prints where it is"
+        )
+    engine.restore(load_snapshot(path))
+    print(f"universe  from {short(path)}, at step {engine.step_count}", flush=True)
+    return {"seed": engine.seed, "resume_sha256": sha256(path), "first_step": engine.step_count}
 
 
 def _set_initial_state(engine: Engine, config: RolloutConfig, description: Description) -> InitialStateConfig:
@@ -239,7 +276,8 @@ def _set_cells(
 
 
 def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] | None) -> Rollout:
-    """Steps to the end, or until the field is no longer finite."""
+    """Steps to the end, or until the field is no longer finite. Marks are steps from here on."""
+    first = engine.step_count
     strip_steps = strip.spread(config.steps, config.frames)
     film_steps = range(0, config.steps + 1, config.film_every) if config.film else range(0)
     observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
@@ -255,13 +293,13 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
             before = engine.step_count
             is_shown = mark in strip_steps or mark in film_steps
             looks_back = watching if is_shown and view.needs_before else None
-            stopped, earlier = _advance(engine, mark - before, mark in strip_steps, looks_back)
+            stopped, earlier = _advance(engine, first + mark - before, mark in strip_steps, looks_back)
             step = engine.step_count
             if step > before or mark == 0:
                 if stopped or mark in observed_steps:
                     observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
                 if stopped or mark in strip_steps:
-                    drift = _step_drift(earlier.observed, step, observed[-1][1])
+                    drift = _step_drift(earlier.observed, step - first, observed[-1][1])
                     measured.append(watching.look(earlier.field) | {"step_drift": drift})
                 if not stopped and mark in film_steps:
                     camera.add(Frame(step, watching.field(), earlier.field))
@@ -272,9 +310,9 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
     progress.close()
     film = camera.film
     shown = "" if film is None else f" and a film of {film.frames} frames"
-    print(f"rate      {engine.step_count / seconds:.1f} steps/s with observables{shown}")
+    print(f"rate      {(engine.step_count - first) / seconds:.1f} steps/s with observables{shown}")
     steps, universes, evaluated = zip(*observed, strict=True)
-    is_unbounded = config.grid == "unbounded"
+    is_unbounded = engine.info()["universe"] == "unbounded"
     return Rollout(
         steps=np.array(steps),
         observables=series(list(universes)),
@@ -287,7 +325,8 @@ def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int]
             if name not in observed[0][1][0]
         },
         psi=None if is_unbounded else engine.state(),
-        cells=[cells_of(engine, i) for i in range(config.universes)] if is_unbounded else [],
+        cells=[cells_of(engine, i) for i in range(len(universes[0]))] if is_unbounded else [],
+        universe=engine.snapshot(),
         stopped=stopped,
         film=None if film is None else film.path,
     )
@@ -357,11 +396,11 @@ def _advance(
 
 
 def _step_drift(
-    earlier: list[dict[str, float]] | None, step: int, now: list[dict[str, float]]
+    earlier: list[dict[str, float]] | None, steps: int, now: list[dict[str, float]]
 ) -> NDArray[np.float64]:
-    """0 at the start; NaN where the rollout stopped, since nobody looked a step before."""
+    """0 after no steps; NaN where the rollout stopped, since nobody looked a step before."""
     if earlier is None:
-        return np.full(len(now), np.nan if step else 0.0)
+        return np.full(len(now), np.nan if steps else 0.0)
     return step_drift(earlier, now)
 
 
@@ -386,8 +425,10 @@ def _finish(result: Rollout, config: RolloutConfig, folder: Path) -> Rollout:
         print(f"stopped   {result.stopped}")
     with room_in(folder):
         atomically(folder / "field.npz", lambda file: _write_field(file, result))
+        save_snapshot(result.universe, folder / "universe.npz")
         strip.save(_picture(result, config), folder / STRIP)
     print(f"field     {short(folder / 'field.npz')}")
+    print(f"universe  {short(folder / 'universe.npz')}, which resume=... goes on with")
     print(f"picture   {short(folder / STRIP)}")
     if result.film is not None:
         print(f"film      {short(result.film)}")
