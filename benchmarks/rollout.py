@@ -353,8 +353,9 @@ that every contender of its rows is spared the other seven.
 """
 
 LEAVES_BF16 = """\
-Asked for bf16, the engine computes large grids in float32 on this CPU, where Winograd's algorithm takes less
-time than products in bfloat16: the note beside each time says from how many cells on.
+Asked for bf16, the engine computes large grids of unets in float32 on this CPU, where Winograd's algorithm
+takes less time than products in bfloat16: the note beside each time says from how many cells on. Such rows
+are held against the ceiling of bf16.
 """
 
 

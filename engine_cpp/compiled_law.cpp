@@ -114,17 +114,23 @@ class CompiledLaw final : public Law {
   void add_plan_of_large_grids(std::int64_t d_state) {
     if (!plan_.uses_bf16() || pairs_pay_up_to() == std::numeric_limits<std::int64_t>::max()) return;
     auto large = std::make_unique<Plan>(program_, Precision::fp32, /*winograd=*/true, profile_);
-    if (!large->uses_winograd() || error(*large, d_state) > most_error(Precision::fp32)) return;
-    if (!moves_vacuum(*large, d_state)) large_ = std::move(large);
+    // What the algorithm does not serve takes twice the time.
+    if (large->winograd_operations() < 0.75 * plan_.bf16_operations()) return;
+    if (error(*large, d_state) > most_error(Precision::fp32) || moves_vacuum(*large, d_state)) return;
+    large_ = std::move(large);
+    most_cells_ = pairs_pay_up_to();
   }
 
   Plan& plan_for(const at::Tensor& psi) {
-    return large_ && psi.size(2) * psi.size(3) > pairs_pay_up_to() ? *large_ : plan_;
+    if (!large_) return plan_;
+    const bool is_large = psi.size(2) * psi.size(3) > most_cells_;
+    (is_large ? plan_ : *large_).free_memory();
+    return is_large ? *large_ : plan_;
   }
 
   std::string on_large_grids() const {
     if (!large_) return "";
-    return ", but in float32 on grids of more than " + std::to_string(pairs_pay_up_to()) +
+    return ", but in float32 on grids of more than " + std::to_string(most_cells_) +
            " cells, where that is faster on this CPU";
   }
 
@@ -268,7 +274,8 @@ class CompiledLaw final : public Law {
   Program program_;
   Profile profile_;
   Plan plan_;
-  std::unique_ptr<Plan> large_;  // of larger grids, where there is one
+  std::unique_ptr<Plan> large_;  // of grids of more than so many cells, where there is one
+  std::int64_t most_cells_ = 0;
   std::optional<std::int64_t> radius_;
   std::unique_ptr<RegionCells> cells_;
   std::string why_;

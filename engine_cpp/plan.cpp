@@ -294,9 +294,26 @@ Plan::Plan(const Program& program, Precision precision, bool winograd, Profile& 
 
 Plan::~Plan() = default;
 
-bool Plan::uses_bf16() const {
-  return std::any_of(steps_.begin(), steps_.end(),
-                     [](const Step& step) { return step.pairs && !step.pairs->weights.empty(); });
+void Plan::free_memory() { workspaces_.clear(); }
+
+double Plan::bf16_operations() const {
+  double sum = 0;
+  for (const auto& step : steps_) {
+    if (step.pairs && !step.pairs->weights.empty()) sum += operations_of(step.pairs->value);
+  }
+  return sum;
+}
+
+double Plan::winograd_operations() const {
+  double sum = 0;
+  for (const auto& step : steps_) {
+    if (step.spatial && !step.spatial->winograd.empty()) sum += operations_of(step.spatial->value);
+  }
+  return sum;
+}
+
+double Plan::operations_of(std::int64_t value) const {
+  return profile_.parts()[at(value)].operations_per_cell;
 }
 
 // Whether it reads the field alone, where that lies.
@@ -305,11 +322,7 @@ bool Plan::reads_bare_planes(const Region& region) const {
                                        [](const Plane& plane) { return plane.value == 0; });
 }
 
-bool Plan::uses_winograd() const {
-  return width_of_tiles() > 0 || std::any_of(steps_.begin(), steps_.end(), [](const Step& step) {
-           return step.spatial && !step.spatial->winograd.empty();
-         });
-}
+bool Plan::uses_winograd() const { return width_of_tiles() > 0 || winograd_operations() > 0; }
 
 std::int64_t Plan::width_of_tiles() const {
   const auto is_filtered = [](const Region& region) { return region.filtered_chunk() > 0; };

@@ -33,8 +33,10 @@ class Plan {
   Plan(const Program& program, Precision precision, bool winograd, Profile& profile);
   ~Plan();
 
-  const Program& program() const { return program_; }
-  bool uses_bf16() const;
+  bool uses_bf16() const { return bf16_operations() > 0; }
+  // Of a cell, in products in bfloat16, and in convolutions of planes by Winograd's algorithm.
+  double bf16_operations() const;
+  double winograd_operations() const;
   // Cells across a block of tiles, where a convolution runs on those by Winograd's algorithm; else 0.
   std::int64_t width_of_tiles() const;
   bool uses_winograd() const;
@@ -45,6 +47,9 @@ class Plan {
   const Region& last() const { return last_; }
   const std::vector<Operand>& delta() const { return delta_; }
   const std::vector<Operand>& psi() const { return psi_; }
+
+  // Gives back the memory that steps need.
+  void free_memory();
 
   // Steps `universes` universes of height x width: psi, memory -> out, next_memory. Without physics it
   // writes delta and tallies nothing.
@@ -60,6 +65,7 @@ class Plan {
   };
 
   void divide();
+  double operations_of(std::int64_t value) const;
   bool reads_bare_planes(const Region& region) const;
   std::int64_t memory_cells(std::int64_t height, std::int64_t width) const;
   Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);

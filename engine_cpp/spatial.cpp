@@ -310,13 +310,17 @@ class Run {
     const auto& layout = out_.layout;
     RunningMoments all;
     constexpr std::int64_t cache = 4096;  // floats
-    const auto rows = std::max<std::int64_t>(1, cache / layout.width);
+    const auto columns = std::min(layout.width, cache);
+    const auto rows = cache / rounded_up(columns, widest_vector);
     for (auto c = first; c < first + each; ++c) {
       for (std::int64_t y = 0; y < layout.height; y += rows) {
-        const auto height = std::min(rows, layout.height - y);
-        const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride(),
-                                            {height, layout.width, layout.stride()});
-        all.add({some, height * layout.width});
+        for (std::int64_t x = 0; x < layout.width; x += columns) {
+          const auto height = std::min(rows, layout.height - y);
+          const auto width = std::min(columns, layout.width - x);
+          const auto some = kernels().moments(in_[at(c)] + layout.first() + y * layout.stride() + x,
+                                              {height, width, layout.stride()});
+          all.add({some, height * width});
+        }
       }
     }
     for (auto c = first; c < first + each; ++c) {

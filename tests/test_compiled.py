@@ -1005,17 +1005,38 @@ def test_bf16_is_left_where_the_cpu_is_slower_at_it(exported: Callable) -> None:
 
 
 @pytest.mark.skipif(not LEAVES_BF16_ON_LARGE_GRIDS, reason="the CPU has no bfloat16, or its tiles")
-def test_bf16_is_left_on_large_grids_where_winograds_algorithm_is_faster(exported: Callable) -> None:
+def test_bf16_is_left_on_large_grids_where_winograds_algorithm_is_faster(
+    exported: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _, path = exported("unet")
     exact, rounded = Engine(), Engine(precision="bf16")
     for engine in (exact, rounded):
         engine.load_model(path)
     assert ", but in float32 on grids of more than 60000 cells, " in rounded.info()["why"]
+    monkeypatch.setenv("ATHERIA_CPU", "portable")  # chooses for laws that are loaded from here on
     for shape, is_exact in (((240, 248), False), ((240, 256), True), ((32, 32), False)):
         for engine in (exact, rounded):
             engine.reset("soup", 0, shape)
             engine.step_native(2)
         assert np.array_equal(exact.state(), rounded.state()) == is_exact
+
+
+@pytest.mark.skipif(not LEAVES_BF16_ON_LARGE_GRIDS, reason="the CPU has no bfloat16, or its tiles")
+@pytest.mark.parametrize("kernels", [(3, 3), (3, 5)], ids=["without a norm", "of 5x5"])
+def test_bf16_stays_where_winograds_algorithm_does_not_serve(
+    kernels: tuple[int, int], tmp_path: Path
+) -> None:
+    first, second = kernels
+    norm = "" if second == 3 else "x = F.group_norm(x, 4)\n"
+    body = (
+        f"x = F.elu(F.conv2d(psi, self.a, None, 1, {first // 2}))\n{norm}"
+        f"return 0.1 * F.conv2d(x, self.b, None, 1, {second // 2})"
+    )
+    weights = {"a": 0.1 * torch.randn(32, 4, first, first), "b": 0.1 * torch.randn(4, 32, second, second)}
+    path = plain_torchscript(module_of(body, **weights), tmp_path / "law.pt")
+    engine = Engine(d_state=2, precision="bf16")
+    engine.load_model(path, {"boundary": "zeros"})
+    assert "convolutions in bfloat16; differs" in engine.info()["why"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=in_bf16)])

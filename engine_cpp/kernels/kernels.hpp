@@ -277,8 +277,8 @@ constexpr std::int64_t overread = 64;  // floats
 
 const Kernels& kernels();
 
-// Up to how many cells products of pairs of bfloat16 take less time on this CPU than those of float32, which
-// have Winograd's algorithm. Kernels that were chosen by hand are taken at their word.
+// Up to how many cells products of pairs of bfloat16 take less time on this CPU than convolutions in float32
+// by Winograd's algorithm. Kernels that were chosen by hand are taken at their word.
 std::int64_t pairs_pay_up_to();
 
 }  // namespace atheria
