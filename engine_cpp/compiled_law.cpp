@@ -92,7 +92,7 @@ class CompiledLaw final : public Law {
     return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
   }
 
-  // Where it is right. Otherwise returns what is wrong with it.
+  // Makes it ready where it is right; otherwise returns what is wrong with it.
   std::string accept(std::int64_t d_state, Precision precision, const std::string& rounding) {
     const auto error = this->error(plan_, d_state);
     if (error > most_error(precision)) return "our kernels differ from libtorch by " + short_number(error);

@@ -121,7 +121,8 @@ def _check_resumed(config: RolloutConfig) -> None:
         "universes": config.universes != 1,
         "seed": config.seed != 0,
     }
-    for name in (name for name, is_chosen in chosen.items() if is_chosen):
+    name = next((name for name, is_chosen in chosen.items() if is_chosen), None)
+    if name is not None:
         raise UserError(f"`{name}` is that of the universe which `resume` goes on with; leave it out")
 
 
@@ -187,13 +188,13 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         begin = _begin if config.resume is None else _resume
         settings = begin(engine, config, description)
     info = engine.info()
-    universes = len(engine.observables())
     if info["universe"] == "unbounded":
         where: dict[str, Any] = {"grid": "unbounded"}
+        universes = len(engine.observables())
         occupied = engine.step_native(0)
         cells = f"{universes} x unbounded, {occupied} cells occupied, {info['evaluated_cells']} evaluated"
     else:
-        height, width = engine.state().shape[2:]
+        universes, _, height, width = engine.state().shape
         where = {"grid": [height, width]}
         cells = f"{universes} x {height} x {width} cells"
     print(
