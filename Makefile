@@ -49,12 +49,12 @@ lint: $(VENV)/.linted
 	$(bin)/ruff format --check
 	$(bin)/ruff check
 	$(bin)/mypy
-	$(bin)/clang-format --dry-run --Werror engine_cpp/*.?pp engine_cpp/kernels/*.?pp
+	$(bin)/clang-format --dry-run --Werror engine_cpp/*.?pp engine_cpp/kernels/*.?pp benchmarks/*.cpp
 
 format: $(VENV)/.linted
 	$(bin)/ruff format
 	$(bin)/ruff check --fix
-	$(bin)/clang-format -i engine_cpp/*.?pp engine_cpp/kernels/*.?pp
+	$(bin)/clang-format -i engine_cpp/*.?pp engine_cpp/kernels/*.?pp benchmarks/*.cpp
 
 # The types of the extension, as mypy reads them; a test compares them with the extension.
 stubs: $(VENV)/.built

@@ -21,7 +21,10 @@ import gc
 import json
 import os
 import platform
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from datetime import date
 from pathlib import Path
@@ -82,6 +85,7 @@ PROFILE = 0.5
 BUDGET = 30
 """Seconds that the turns of a row take about, but for three rounds at least."""
 MATRIX = 2048
+PEAK = Path(__file__).with_name("peak.cpp")
 
 Numbers = dict[str, Any]
 
@@ -279,6 +283,18 @@ def ceiling(size: int) -> dict[str, float]:
     return reached
 
 
+def peak(threads: int) -> float | None:
+    """GFLOP/s of float32 multiply-adds on registers alone; None without a C++ compiler."""
+    compiler = shutil.which("c++")
+    if compiler is None:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        program = Path(folder) / "peak"
+        subprocess.run([compiler, "-O3", "-march=native", "-pthread", PEAK, "-o", program], check=True)
+        printed = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True)
+    return float(printed.stdout)
+
+
 def measure(arguments: argparse.Namespace) -> Numbers:
     """Everything that the page says."""
     quick = arguments.quick
@@ -299,6 +315,7 @@ def measure(arguments: argparse.Namespace) -> Numbers:
         "d_state": D_STATE,
         "hidden_channels": HIDDEN,
         "left_out": missing,
+        "peak": peak(torch.get_num_threads()),
         "ceilings": [ceiling(size)],
         "rows": [],
         "others": [],
@@ -429,9 +446,10 @@ def summary(result: Numbers) -> list[str]:
     top = {kind: max(found[kind] for found in result["ceilings"]) for kind in result["ceilings"][0]}
     lines = [
         "| law | cells | backend | engine, ms | fastest peer | its ms | speed | of medians | engine, GFLOP/s "
-        "| of the ceiling |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| of the ceiling | of the peak |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
+    most = {"fp32": result.get("peak"), "bf16": None}
     for measured in [*result["rows"], *result["others"]]:
         for kind in ("fp32", "bf16"):
             name = Ours.name if kind == "fp32" else f"{Ours.name} bf16"
@@ -451,6 +469,7 @@ def summary(result: Numbers) -> list[str]:
                 *("" if speed is None else f"{speed:.2f}" for speed in speeds),
                 f"{reached:.0f}",
                 f"{reached / top[kind]:.2f}",
+                "" if most[kind] is None else f"{reached / most[kind]:.2f}",
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
@@ -464,6 +483,16 @@ def ceilings(result: Numbers) -> list[str]:
         f"{len(result['ceilings'])} times",
         f"during the run: {', '.join(reached)}. A law's operations are those",
         "of its trained layers by direct convolution; an algorithm that needs fewer can pass the ceiling.",
+        *of_peak(result.get("peak")),
+    ]
+
+
+def of_peak(most: float | None) -> list[str]:
+    if most is None:
+        return []
+    return [
+        f"The peak is {most:.0f} GFLOP/s: multiply-adds in float32, on registers alone (`peak.cpp`).",
+        "Activations and the step around a law multiply too, and count no operation.",
     ]
 
 

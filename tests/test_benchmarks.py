@@ -93,6 +93,7 @@ def test_rollouts_are_measured_and_are_the_same(tmp_path: Path) -> None:
     page = (tmp_path / "trial.md").read_text()
     assert "these figures mean nothing" in page
     assert "](trial_times.png)" in page
+    assert f"The peak is {measured['peak']:.0f} GFLOP/s" in page
     assert {row["law"] for row in measured["rows"]} == {"mlp", "deep_qca", "deep_qca_eight", "nca", "unet"}
     for row in [*measured["rows"], *measured["others"]]:
         assert f"{row['law']}, {row['side']} x {row['side']}\n" in page
