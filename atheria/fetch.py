@@ -92,8 +92,9 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
         proven.accept(known)
         return known
     digest = run.tag(LAW_DIGEST_TAG)
+    export = f"python -m atheria.export run_id={run_id}{where(tracking_uri)}"
     if digest is None or not law_cache.is_digest(digest):
-        remedy = f"export it: python -m atheria.export run_id={run_id}{where(tracking_uri)}"
+        remedy = f"export it: {export}"
         if parent := run.parent:
             remedy = f"it is a child of the run that has one: run_id={parent}"
         raise UserError(
@@ -102,9 +103,8 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         try:
             law = law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
-        except MissingArtifactError as error:
-            anew = f"python -m atheria.export run_id={run_id}{where(tracking_uri)}"
-            raise UserError(f"{error}\nor export it anew: {anew}") from None
+        except (MissingArtifactError, law_cache.ChangedLawError) as error:
+            raise UserError(f"{error}\nor export it anew: {export}") from None
     proven.accept(law)
     return law
 

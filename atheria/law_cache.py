@@ -17,6 +17,10 @@ IN_USE = 600.0
 """Seconds after its last use for which a law is not removed to make room."""
 
 
+class ChangedLawError(UserError):
+    """What was fetched is not the law whose digest the run has."""
+
+
 def most_bytes() -> int:
     """How many bytes the cache may hold.
 
@@ -38,8 +42,8 @@ def law(run_id: str, digest: str, fetch: Callable[[], Path]) -> Path:
         fetch: Returns a file whose content is verified here.
 
     Raises:
-        UserError: It cannot be fetched; or what was fetched does not have the digest, and is not kept; or the
-            cache takes nothing.
+        ChangedLawError: What was fetched does not have the digest, and is not kept.
+        UserError: It cannot be fetched, or the cache takes nothing.
     """
     if not run_id.isalnum() or not is_digest(digest):  # they name folders
         raise UserError(
@@ -74,9 +78,9 @@ def _keep(path: Path, run_id: str, digest: str, fetch: Callable[[], Path]) -> No
                 ) from error
             if found != digest:
                 fetched.unlink()
-                raise UserError(
+                raise ChangedLawError(
                     f"the law of run '{run_id}' was changed after its export: its digest is {found}, "
-                    f"the run says {digest}; export it anew: python -m atheria.export run_id={run_id}"
+                    f"the run says {digest}; put the law of that digest back"
                 )
             atomically(path, lambda file: shutil.copyfile(fetched, file))
         os.utime(path.parent)  # when it was used last
