@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -501,6 +502,21 @@ def test_a_sweep_needs_no_store(mode: str) -> None:
     if mode == "offline":
         sync([])
         assert statuses("alone") == dict.fromkeys(["", "seed=0", "seed=1", "seed=2"], "FINISHED")
+
+
+def test_what_to_type_next_works_as_printed_with_an_output_folder_of_ones_own() -> None:
+    printed = swept(*TINY, "seed=0,1", "output=else where", "sweep.name=there")
+    rollout, ui = (line.strip() for line in printed.partition("\nnext\n")[2].splitlines())
+    rolled = subprocess.run(
+        [sys.executable, *shlex.split(rollout)[1:], "steps=2"], capture_output=True, text=True, timeout=120
+    )
+    assert rolled.returncode == 0, rolled.stderr
+    assert list(Path("else where/rollouts").rglob("field.npz"))
+    assert not Path("outputs/rollouts").exists()
+    asked = subprocess.run(
+        [sys.executable, *shlex.split(ui)[1:], "--cfg", "job"], capture_output=True, text=True, timeout=120
+    )
+    assert asked.returncode == 0, asked.stderr
 
 
 def test_it_goes_on_elsewhere_from_what_the_store_has() -> None:
