@@ -17,7 +17,7 @@ FLOORS = [
      "atheria.inline", "atheria.tables", "atheria.collecting"},
     {"atheria.files", "atheria.registry", "atheria.initial_state", "atheria.coherence", "atheria.symmetries",
      "atheria.curriculum", "atheria.phases", "atheria.pool", "atheria.launch", "atheria.sweeps",
-     "atheria.sweeps.space", "atheria.views"},
+     "atheria.sweeps.space", "atheria.views", "atheria.refusals"},
     {"atheria.proven", "atheria.furniture", "atheria.figures", "atheria.chart"},
     {"atheria.laws", "atheria.losses", "atheria.noise", "atheria.artifact", "atheria.film", "atheria.strip",
      "atheria.journal", "atheria.stores", "atheria.foreign", "atheria.patterns", "atheria.checkpoint",

@@ -109,15 +109,16 @@ def test_what_only_python_measures(in_run_folder: TrainedRun, monkeypatch: pytes
 def test_the_drift_of_a_step_is_reported_beside_that_from_the_start(
     in_run_folder: TrainedRun, noise: list[str]
 ) -> None:
-    result = rollout(
-        [f"law={in_run_folder.law}", "steps=40", "frames=3", "universes=2", "observe_every=1", *noise]
-    )
+    options = [f"law={in_run_folder.law}", "steps=40", "frames=3", "universes=2", *noise]
+    result = rollout([*options, "observe_every=1"])
     energy, shown = result.observables["energy"], [frame.step for frame in result.frames]
     assert shown == [0, 20, 40]
     changes = np.abs(np.diff(energy, axis=0)) / energy[:-1]
     np.testing.assert_allclose(result.measured["step_drift"][1:], changes[[19, 39]], rtol=1e-9)
     assert result.measured["step_drift"][0].tolist() == [0, 0]
     assert (result.measured["norm_drift"][1:] > 2 * result.measured["step_drift"][1:]).all()
+    seldom = rollout([*options, "observe_every=7"])  # not at the frame in the middle
+    assert np.array_equal(seldom.measured["step_drift"], result.measured["step_drift"])
 
 
 def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str]) -> None:

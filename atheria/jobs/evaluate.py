@@ -13,7 +13,7 @@ import numpy as np
 from atheria_core import Engine
 from numpy.typing import NDArray
 
-from atheria import artifact, checkpoint, comparison, laws, strip
+from atheria import artifact, checkpoint, comparison, laws, refusals, strip
 from atheria.comparison import Condition, Curves, LawCurves
 from atheria.config import (
     EvaluateConfig,
@@ -250,13 +250,11 @@ def _roll(
     progress: Progress,
 ) -> Curves:
     """A law in a condition, natively; it ends early where the field is no longer finite."""
-    try:
+    with refusals.of_engine():
         engine = Engine(device=config.device, threads=config.threads)
         engine.load_model(path)
         engine.set_noise(condition.noise, condition.level)
         engine.start(initial, seed, condition.grid, config.universes)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(str(error)) from error
     torus = engine.info()["boundary"] == "torus"
     start = engine.state()
     pictured = strip.spread(config.steps, PICTURES)
@@ -266,9 +264,10 @@ def _roll(
     for mark in sorted({*strip.spread(config.steps, MOMENTS), *pictured}):
         before = engine.step_count
         try:
-            engine.step_native(max(0, mark - before - 1))
-            earlier = engine.observables()
-            engine.step_native(mark - engine.step_count)
+            with refusals.of_engine():
+                engine.step_native(max(0, mark - before - 1))
+                earlier = engine.observables()
+                engine.step_native(mark - engine.step_count)
         except OverflowError:
             break
         now = engine.observables()

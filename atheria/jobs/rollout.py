@@ -3,8 +3,8 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ from atheria_core import Engine, Snapshot, load_snapshot, save_snapshot
 from numpy.typing import NDArray
 from PIL.Image import Image as Picture
 
-from atheria import initial_state, inline, scattered, strip
+from atheria import initial_state, inline, refusals, scattered, strip
 from atheria.artifact import Description, described
 from atheria.config import (
     InitialStateConfig,
@@ -150,9 +150,9 @@ def run(config: RolloutConfig) -> Rollout:
             everything.append(
                 (result.steps, {"evaluated_cells": result.evaluated_cells[:, None].astype(np.float64)})
             )
-        for steps, series in everything:
+        for steps, curves in everything:
             for index, step in enumerate(steps):
-                logged.log({f"rollout/{k}": v[index].mean() for k, v in series.items()}, int(step))
+                logged.log({f"rollout/{k}": v[index].mean() for k, v in curves.items()}, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
         result = _finish(result, config, logged.folder)
@@ -182,7 +182,7 @@ def _beside(run_id: str, tracking: TrackingConfig) -> tuple[TrackingConfig, str]
 def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
     """An engine with its universe as the configuration asks for, and all that decides what it computes."""
     description = described(law)
-    with _engine_faults():
+    with refusals.of_engine():
         engine = Engine(device=config.device, threads=config.threads)
         engine.load_model(law, chosen_physics(config.physics))
         begin = _begin if config.resume is None else _resume
@@ -279,58 +279,96 @@ def _set_cells(
 def _roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] | None) -> Rollout:
     """Steps to the end, or until the field is no longer finite. Marks are steps from here on."""
     first = engine.step_count
-    strip_steps = strip.spread(config.steps, config.frames)
-    film_steps = range(0, config.steps + 1, config.film_every) if config.film else range(0)
-    observed_steps = {*range(0, config.steps, config.observe_every), config.steps}
-    observed: list[tuple[int, list[dict[str, float]], int]] = []
-    measured: list[dict[str, NDArray[np.float64]]] = []
-    watching = watch(engine, extent)
+    strip_marks = strip.spread(config.steps, config.frames)
+    film_marks = range(0, config.steps + 1, config.film_every) if config.film else range(0)
+    observed_marks = {*range(0, config.steps, config.observe_every), config.steps}
+    seen = _Seen(engine, watch(engine, extent))
     stopped: str | None = None
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
     view = VIEWS[config.view]()
     with _Camera(config, folder, view) as camera:
-        for mark in sorted({*observed_steps, *strip_steps, *film_steps}):
+        for mark in sorted({*observed_marks, *strip_marks, *film_marks}):
             before = engine.step_count
-            is_shown = mark in strip_steps or mark in film_steps
-            looks_back = watching if is_shown and view.needs_before else None
-            stopped, earlier = _advance(engine, first + mark - before, mark in strip_steps, looks_back)
-            step = engine.step_count
-            if step > before or mark == 0:
-                if stopped or mark in observed_steps:
-                    observed.append((step, engine.observables(), engine.info()["evaluated_cells"]))
-                if stopped or mark in strip_steps:
-                    drift = _step_drift(earlier.observed, step - first, observed[-1][1])
-                    measured.append(watching.look(earlier.field) | {"step_drift": drift})
-                if not stopped and mark in film_steps:
-                    camera.add(Frame(step, watching.field(), earlier.field))
+            is_shown = mark in strip_marks or mark in film_marks
+            looks_back = seen.watch if is_shown and view.needs_before else None
+            stopped, earlier = _advance(engine, first + mark - before, mark in strip_marks, looks_back)
+            if engine.step_count > before or mark == 0:
+                if stopped or mark in observed_marks:
+                    seen.observe()
+                if stopped or mark in strip_marks:
+                    seen.measure(earlier, is_start=engine.step_count == first)
+                if not stopped and mark in film_marks:
+                    camera.add(Frame(engine.step_count, seen.watch.field(), earlier.field))
             if stopped:
                 break
-            progress.advance({"energy": observed[-1][1][0]["energy"]}, step - before)
+            progress.advance({"energy": seen.energy()}, engine.step_count - before)
     seconds = time.perf_counter() - started
     progress.close()
     film = camera.film
     shown = "" if film is None else f" and a film of {film.frames} frames"
     print(f"rate      {(engine.step_count - first) / seconds:.1f} steps/s with observables{shown}")
-    steps, universes, evaluated = zip(*observed, strict=True)
-    is_unbounded = engine.info()["universe"] == "unbounded"
-    return Rollout(
-        steps=np.array(steps),
-        observables=series(list(universes)),
-        evaluated_cells=np.array(evaluated),
-        frames=watching.frames(),
-        cells_a_pixel=watching.cells_a_pixel(),
-        measured={
-            name: np.stack([values[name] for values in measured])
-            for name in measured[0]
-            if name not in observed[0][1][0]
-        },
-        psi=None if is_unbounded else engine.state(),
-        cells=[cells_of(engine, i) for i in range(len(universes[0]))] if is_unbounded else [],
-        universe=engine.snapshot(),
-        stopped=stopped,
-        film=None if film is None else film.path,
-    )
+    return replace(seen.rollout(), stopped=stopped, film=None if film is None else film.path)
+
+
+class _Earlier(NamedTuple):
+    """What was seen a step before the last, None each where it was not looked at."""
+
+    field: Field | None = None
+    observed: list[dict[str, float]] | None = None
+
+
+class _Seen:
+    """What of an engine's universes was seen along the way.
+
+    Attributes:
+        watch: How frames are taken.
+    """
+
+    def __init__(self, engine: Engine, watch: Watch) -> None:
+        self.watch = watch
+        self._engine = engine
+        self._steps: list[int] = []
+        self._observed: list[list[dict[str, float]]] = []
+        self._evaluated_cells: list[int] = []
+        self._measured: list[dict[str, NDArray[np.float64]]] = []
+
+    def observe(self) -> None:
+        """Takes down the observables."""
+        self._steps.append(self._engine.step_count)
+        self._observed.append(self._engine.observables())
+        self._evaluated_cells.append(self._engine.info()["evaluated_cells"])
+
+    def energy(self) -> float:
+        """Of universe 0, when it was observed last."""
+        return self._observed[-1][0]["energy"]
+
+    def measure(self, earlier: _Earlier, is_start: bool) -> None:
+        """Takes down a frame, and what only Python measures."""
+        drift = np.full(len(self._observed[0]), 0.0 if is_start else np.nan)
+        if earlier.observed is not None:
+            drift = step_drift(earlier.observed, self._engine.observables())
+        self._measured.append(self.watch.look(earlier.field) | {"step_drift": drift})
+
+    def rollout(self) -> Rollout:
+        """All of it, with the field as it is now."""
+        universes = range(len(self._observed[0]))
+        is_unbounded = self._engine.info()["universe"] == "unbounded"
+        return Rollout(
+            steps=np.array(self._steps),
+            observables=series(self._observed),
+            evaluated_cells=np.array(self._evaluated_cells),
+            frames=self.watch.frames(),
+            cells_a_pixel=self.watch.cells_a_pixel(),
+            measured={
+                name: np.stack([values[name] for values in self._measured])
+                for name in self._measured[0]
+                if name not in self._observed[0][0]
+            },
+            psi=None if is_unbounded else self._engine.state(),
+            cells=[cells_of(self._engine, universe) for universe in universes] if is_unbounded else [],
+            universe=self._engine.snapshot(),
+        )
 
 
 class _Camera:
@@ -371,38 +409,24 @@ class _Camera:
             warn(f"'{short(film.path)}' could not be written ({error}); the rollout goes on without it")
 
 
-class _Earlier(NamedTuple):
-    """What was seen a step before the last, None each where it was not looked at."""
-
-    field: Field | None = None
-    observed: list[dict[str, float]] | None = None
-
-
 def _advance(
-    engine: Engine, steps: int, is_measured: bool, field_of: Watch | None
+    engine: Engine, steps: int, is_measured: bool, looks_back: Watch | None
 ) -> tuple[str | None, _Earlier]:
     """Steps; returns why the field stopped being finite, or None, and what was seen a step before."""
     earlier = _Earlier()
     try:
-        if steps > 0 and (is_measured or field_of is not None):
-            engine.step_native(steps - 1)
-            earlier = _Earlier(
-                None if field_of is None else field_of.field(), engine.observables() if is_measured else None
-            )
-            steps = 1
-        engine.step_native(steps)
+        with refusals.of_engine():
+            if steps > 0 and (is_measured or looks_back is not None):
+                engine.step_native(steps - 1)
+                earlier = _Earlier(
+                    None if looks_back is None else looks_back.field(),
+                    engine.observables() if is_measured else None,
+                )
+                steps = 1
+            engine.step_native(steps)
     except OverflowError as error:
         return str(error), _Earlier()
     return None, earlier
-
-
-def _step_drift(
-    earlier: list[dict[str, float]] | None, steps: int, now: list[dict[str, float]]
-) -> NDArray[np.float64]:
-    """0 after no steps; NaN where the rollout stopped, since nobody looked a step before."""
-    if earlier is None:
-        return np.full(len(now), np.nan if steps else 0.0)
-    return step_drift(earlier, now)
 
 
 def _frame_steps(result: Rollout) -> NDArray[np.int64]:
@@ -461,19 +485,10 @@ def _write_field(path: Path, result: Rollout) -> None:
         )
 
 
-def _table(steps: NDArray[np.int64], series: dict[str, NDArray[np.float64]], names: Sequence[str]) -> str:
+def _table(steps: NDArray[np.int64], curves: dict[str, NDArray[np.float64]], names: Sequence[str]) -> str:
     """A few rows, of means over universes."""
     rows = ["step".rjust(8) + "".join(name.rjust(20) for name in names)]
     for index in strip.spread(len(steps) - 1, PRINTED_ROWS):
-        values = (series[name][index].mean() for name in names)
+        values = (curves[name][index].mean() for name in names)
         rows.append(f"{steps[index]:8d}" + "".join(f"{value:20.6g}" for value in values))
     return "\n".join(rows)
-
-
-@contextmanager
-def _engine_faults() -> Iterator[None]:
-    """What the engine refuses is the caller's to mend."""
-    try:
-        yield
-    except (ValueError, RuntimeError, MemoryError) as error:
-        raise UserError(str(error)) from error

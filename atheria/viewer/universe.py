@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from atheria_core import Engine
 
-from atheria import initial_state
+from atheria import initial_state, refusals
 from atheria.artifact import Description, described
 from atheria.config import (
     InitialStateConfig,
     NoiseConfig,
-    UserError,
     ViewConfig,
     chosen_initial_state,
     chosen_physics,
@@ -111,13 +110,11 @@ def open_universe(
     initial = chosen_initial_state(config.initial_state) or description.initial_state
     height, width = grid or config.grid or description.training_grid
     beginning = Beginning(initial, config.seed, (height, width))
-    try:
+    with refusals.of_engine():
         engine = Engine(device=config.device, threads=config.threads)
         engine.load_model(law, chosen_physics(config.physics))
         engine.set_noise(noise.name, noise.level)
         beginning.start(engine, description.d_state)
-    except (ValueError, RuntimeError) as error:
-        raise UserError(str(error)) from error
     return Universe(engine, choice, engine.info(), description, beginning, noise)
 
 
