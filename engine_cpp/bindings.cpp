@@ -169,7 +169,7 @@ nb::dict to_dict(const atheria::Info& info) {
   result["fire_rate"] = info.physics.fire_rate;
   result["harmonic"] = info.physics.harmonic.level;
   result["normalise"] = std::string(name_of(info.physics.normalise));
-  result["boundary"] = info.physics.boundary;
+  result["boundary"] = std::string(name_of(info.physics.boundary));
   result["noise"] = info.noise.name;
   result["noise_level"] = info.noise.level;
   result["universe"] = info.universe.empty() ? nb::none() : nb::cast(info.universe);
@@ -287,8 +287,12 @@ NB_MODULE(_core, m) {
              std::optional<std::int64_t> receptive_radius, const Sides& training_grid, double gamma,
              double epsilon, double fire_rate, const std::string& normalise, const std::string& boundary,
              double harmonic) {
-            const atheria::Physics physics{
-                gamma, epsilon, fire_rate, atheria::parse_normalise(normalise), boundary, {harmonic}};
+            const atheria::Physics physics{gamma,
+                                           epsilon,
+                                           fire_rate,
+                                           atheria::parse_normalise(normalise),
+                                           atheria::parse_boundary(boundary),
+                                           {harmonic}};
             const Engine::Description description{d_state, receptive_radius, size_of(training_grid)};
             self.without_gil([&](Engine& engine) { engine.load_model(path, description, physics); });
           },

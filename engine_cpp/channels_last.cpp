@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <array>
 
+#include "integers.hpp"
 #include "moments.hpp"
 #include "parallel.hpp"
 
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 constexpr std::int64_t run_channels = 16;  // of a run, at most
 constexpr std::int64_t words = 16;         // of a cell of a group: two runs of bfloat16
@@ -218,12 +217,12 @@ class Run {
     const auto depth = static_cast<std::int64_t>(offsets.size());
     const auto halves = step_.inputs.size() % 2 == 0 ? 0 : static_cast<std::int64_t>(taps.size());
     const auto& layout = packed.layout;
-    const auto tiles_a_row = (layout.width + tile_cells - 1) / tile_cells;
+    const auto tiles_a_row = ceil_div(layout.width, tile_cells);
     const auto tiles = layout.height * tiles_a_row;
     constexpr auto block = 2 * widest_vector;  // of outputs
     const auto outputs = rounded_up(instruction_.channels, widest_vector);
-    const auto blocks = (outputs + block - 1) / block;
-    const auto pieces = (tiles + piece - 1) / piece;
+    const auto blocks = ceil_div(outputs, block);
+    const auto pieces = ceil_div(tiles, piece);
     const auto parts = std::min(blocks, std::max<std::int64_t>(1, 8 * most_threads() / pieces));
     const bool is_measured = moments != nullptr && parts == 1 && layout.width % tile_cells == 0;
     static_assert(piece * tile_cells == PartMoments::cells);
@@ -260,7 +259,7 @@ class Run {
   }
 
   static void measure(const ChannelsLast& in, PartMoments& moments) {
-    const auto parts = (in.cells() + PartMoments::cells - 1) / PartMoments::cells;
+    const auto parts = ceil_div(in.cells(), PartMoments::cells);
     moments.parts.resize(at(parts * in.stride()));
     for_rows(parts, [&](std::int64_t i) {
       const auto first = i * PartMoments::cells;

@@ -7,26 +7,18 @@
 #include <limits>
 #include <map>
 #include <numeric>
-#include <sstream>
 #include <utility>
 #include <vector>
 
+#include "integers.hpp"
 #include "lowering.hpp"
 #include "pages.hpp"
 #include "plan.hpp"
 #include "region_cells.hpp"
+#include "text.hpp"
 
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-std::string short_number(double x) {
-  std::ostringstream text;
-  text.precision(2);
-  text << x;
-  return text.str();
-}
 
 // By which a law may differ from libtorch's float32.
 double most_error(Precision precision) { return precision == Precision::bf16 ? 0.1 : 1e-5; }
@@ -42,7 +34,8 @@ class CompiledLaw final : public Law {
         profile_(program_),
         plan_(program_, options.precision, winograd, profile_),
         radius_(program_.receptive_radius()) {
-    if (plan_.is_local() && program_.memory.empty()) cells_ = std::make_unique<RegionCells>(plan_);
+    if (plan_.is_local() && program_.memory.empty() && plan_.last().reach <= RegionCells::furthest)
+      cells_ = std::make_unique<RegionCells>(plan_);
   }
 
   Output forward(const at::Tensor& psi, const at::Tensor& memory) override {
@@ -50,24 +43,22 @@ class CompiledLaw final : public Law {
     return forward(plan_for(psi), psi, memory);
   }
 
-  Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                   const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
-                   std::int64_t steps) override {
-    if (!suits(psi)) return script_->advance(psi, memory, physics, reference_energy, seed, step);
+  Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Step& step) override {
+    if (!suits(psi)) return script_->advance(psi, memory, step);
+    const auto& physics = step.physics;
+    auto& plan = plan_for(psi);
+    const auto steps = has_memory() || step.most == 1
+                           ? 1
+                           : std::min(step.most, plan.steps_at_once(psi.size(0), psi.size(2), psi.size(3)));
     auto output = empty_outputs(psi, memory);
-    const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
+    const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, step.seed, step.step);
     auto tallies = run(
-        plan_for(psi), psi, memory, output.delta, output.memory,
+        plan, psi, memory, output.delta, output.memory,
         {.physics = &physics, .fires = fires.defined() ? fires.data_ptr<float>() : nullptr, .steps = steps});
-    if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, reference_energy);
+    if (physics.normalise == Normalise::global) restore_energy(output.delta, tallies, step.reference_energy);
     Tally sum;
     for (const auto& tally : tallies) sum += tally;
-    return {std::move(output.delta), std::move(output.memory), sum};
-  }
-
-  std::int64_t steps_at_once(const at::Tensor& psi) override {
-    if (has_memory() || !suits(psi)) return 1;
-    return plan_for(psi).steps_at_once(psi.size(0), psi.size(2), psi.size(3));
+    return {std::move(output.delta), std::move(output.memory), steps, sum};
   }
 
   at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) override {
@@ -88,20 +79,19 @@ class CompiledLaw final : public Law {
   }
   std::optional<std::int64_t> receptive_radius() const override { return radius_; }
   Profile* profile() override { return &profile_; }
-  const CellKernel* cell_kernel() const override {
-    return cells_ && cells_->radius() <= 1 ? cells_.get() : nullptr;
-  }
+  const CellKernel* cell_kernel() const override { return cells_.get(); }
 
   // Makes it ready where it is right; otherwise returns what is wrong with it.
   std::string accept(std::int64_t d_state, Precision precision, const std::string& rounding) {
     const auto error = this->error(plan_, d_state);
-    if (error > most_error(precision)) return "our kernels differ from libtorch by " + short_number(error);
+    const auto differs = short_number(error, 2);
+    if (error > most_error(precision)) return "our kernels differ from libtorch by " + differs;
     if (moves_vacuum(plan_, d_state))
       return "our kernels' rounding moves the vacuum, which libtorch leaves alone";
     add_plan_of_large_grids(d_state);
     why_ = "lowered to " + std::to_string(program_.instructions.size()) + " instructions for " +
            kernels().name + rounding + (plan_.uses_bf16() ? ", convolutions in bfloat16" : "") +
-           on_large_grids() + on_tiles() + "; differs from libtorch by " + short_number(error) +
+           on_large_grids() + on_tiles() + "; differs from libtorch by " + differs +
            " of the largest number, or of 1";
     return "";
   }
@@ -148,7 +138,7 @@ class CompiledLaw final : public Law {
     auto generator = at::detail::createCPUGenerator(0);
     // libtorch pads no further than the grid is wide.
     const auto levels = program_.levels();
-    const auto least = ((program_.halo() << levels) + stride() - 1) / stride();
+    const auto least = ceil_div(program_.halo() << levels, stride());
     const auto compare = [&](std::int64_t universes, std::int64_t rows, std::int64_t columns) {
       const auto psi = at::randn({universes, 2 * d_state, rows * stride(), columns * stride()}, generator);
       if (!why_not(psi).empty()) return false;  // for what it computes and drops

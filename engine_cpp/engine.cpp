@@ -36,6 +36,14 @@ at::Device parse_device(const std::string& name) {
   return device;
 }
 
+static_assert(2 * stream::most_components == most_channels);
+
+void check_components(std::int64_t d_state) {
+  require(d_state >= 1 && d_state <= stream::most_components, "`d_state` must be 1 to " +
+                                                                  std::to_string(stream::most_components) +
+                                                                  ", got " + std::to_string(d_state));
+}
+
 // What records the steps: none on the CPU but where one is given.
 Recorder recorder_for(const at::Device& device, Recorder given) {
   if (given || device.is_cpu()) return given;
@@ -87,9 +95,7 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
       backend_(parse_backend(backend)),
       threads_(threads),
       recorder_(recorder_for(device_, std::move(recorder))) {
-  require(!d_state || (*d_state >= 1 && *d_state <= stream::most_components),
-          "`d_state` must be 1 to " + std::to_string(stream::most_components) + ", got " +
-              std::to_string(d_state.value_or(0)));
+  if (d_state) check_components(*d_state);
   const auto most_threads = 4 * static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   require(threads >= 0 && threads <= most_threads, "`threads` must be 0 (libtorch's number) to " +
                                                        std::to_string(most_threads) + ", got " +
@@ -113,6 +119,7 @@ void Engine::load_model(const std::string& path, const Description& description,
           "the law has `d_state`=" + std::to_string(d_state.value_or(0)) + ", the engine was made with " +
               std::to_string(wanted_d_state_.value_or(0)) + "; leave it out: Engine()");
   const auto components = d_state ? *d_state : *wanted_d_state_;
+  check_components(components);
   const ThreadNumber threads(threads_);
   auto law =
       load_law(path, components, device_, {backend_, precision_, description.receptive_radius, recorder_});
@@ -160,10 +167,13 @@ void Engine::reset(const InitialState& initial, std::uint64_t seed, std::optiona
                     grid.value_or(usual_extent).width};
   require(universes >= 1, "`universes` must be at least 1, got " + std::to_string(universes));
   require(!grid || !extent, "`extent` is where unbounded universes start; a grid starts on all of it");
-  require(shape.height >= 1 && shape.width >= 1, "`grid` must be positive");
-  require(universes <= stream::most_universes && shape.height <= largest_side && shape.width <= largest_side,
-          "`grid` must be at most " + std::to_string(largest_side) + " a side and `universes` at most " +
-              std::to_string(stream::most_universes));
+  require(universes <= stream::most_universes, "`universes` must be at most " +
+                                                   std::to_string(stream::most_universes) + ", got " +
+                                                   std::to_string(universes));
+  require(
+      shape.height >= 1 && shape.width >= 1 && shape.height <= largest_side && shape.width <= largest_side,
+      "`grid` must be 1 to " + std::to_string(largest_side) + " a side, got " + std::to_string(shape.height) +
+          " x " + std::to_string(shape.width));
   const Computing computing(threads_);
   if (grid) {
     universe_ = std::make_unique<Grid>(initial.make(shape, seed).to(device_), law());
@@ -321,11 +331,10 @@ at::Tensor Engine::window(const Window& window, std::int64_t universe) const {
   const auto [x, y, width, height] = window;
   require(width >= 1 && height >= 1, "`width` and `height` must be at least 1, got " + std::to_string(width) +
                                          " and " + std::to_string(height));
-  constexpr auto furthest = std::int64_t{1} << 62;
-  require(x > -furthest && x < furthest && y > -furthest && y < furthest,
-          "`x` and `y` must lie within 2^62 of the origin");
+  check_within_reach(x, y);
   require(width <= largest_side && height <= largest_side,
-          "`width` and `height` must be at most " + std::to_string(largest_side));
+          "`width` and `height` must be at most " + std::to_string(largest_side) + ", got " +
+              std::to_string(width) + " and " + std::to_string(height));
   const Computing computing(threads_);
   return universe_->window(window, universe, torus());
 }

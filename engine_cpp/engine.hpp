@@ -129,7 +129,7 @@ class Engine {
 
  private:
   Law& law() const;
-  bool torus() const { return physics_.boundary == "torus"; }
+  bool torus() const { return physics_.boundary == Boundary::torus; }
   void check_universe(std::int64_t universe) const;
   bool try_step(std::int64_t most, bool may_blow_up);
 

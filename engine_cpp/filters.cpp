@@ -7,12 +7,11 @@
 #include <map>
 #include <optional>
 
+#include "integers.hpp"
 #include "winograd_weights.hpp"
 
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 constexpr auto elements = WinogradProduct::elements;
 constexpr std::int64_t cells_of_tile = WinogradProduct::tile * WinogradProduct::tile;
@@ -106,7 +105,7 @@ bool see_all_around(const Filters& filters) {
 Region::Filtered transformed(const Filters& filters) {
   const auto block = kernels().block;
   const auto outputs = static_cast<std::int64_t>(filters.size());
-  const auto blocks = (outputs + block - 1) / block;
+  const auto blocks = ceil_div(outputs, block);
   Region::Filtered result;
   for (const auto& [source, filter] : filters[0]) result.sources.push_back(source);
   const auto inputs = static_cast<std::int64_t>(result.sources.size());

@@ -41,14 +41,11 @@ at::Tensor window_index(std::int64_t first, std::int64_t count, std::int64_t siz
   return at::where((index >= 0).logical_and(index < size), index, at::full_like(index, -1));
 }
 
-Law::Advanced advance_in_vacuum(Law& law, const at::Tensor& psi, const Physics& physics,
-                                const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step) {
-  const auto vacuum = vacuum_field(physics.harmonic.level, Shape::of(psi), seed, step);
-  auto delta = law.forward(with_vacuum(psi, vacuum), {}).delta;
+Law::Advanced advance_in_vacuum(Law& law, const at::Tensor& psi, const Law::Step& step) {
+  const auto vacuum = vacuum_field(step.physics.harmonic.level, Shape::of(psi), step.seed, step.step);
+  const auto delta = law.forward(with_vacuum(psi, vacuum), {}).delta;
   check_delta(delta, psi);
-  delta = where_near_matter(delta, psi, physics);
-  const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-  return {advance(psi, delta, physics, reference_energy, fires).contiguous(), {}};
+  return finished(psi, {where_near_matter(delta, psi, step.physics), {}}, step);
 }
 
 }  // namespace
@@ -101,11 +98,9 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   if (auto* const recorded = law.recorded()) return step_recorded(law, *recorded, physics, noise, seed);
   const bool is_law_alone = noise.is_off() && physics.fire_rate == 1 && physics.harmonic.level == 0 &&
                             physics.normalise != Normalise::global;
-  const auto steps = is_law_alone && most > 1 ? std::min(most, law.steps_at_once(psi_)) : 1;
-  auto [quiet, memory, tally] =
-      physics.harmonic.level > 0
-          ? advance_in_vacuum(law, psi_, physics, reference_energy_, seed, step_count_)
-          : law.advance(psi_, memory_, physics, reference_energy_, seed, step_count_, steps);
+  const Law::Step wanted{physics, reference_energy_, seed, step_count_, is_law_alone ? most : 1};
+  auto [quiet, memory, steps, tally] =
+      physics.harmonic.level > 0 ? advance_in_vacuum(law, psi_, wanted) : law.advance(psi_, memory_, wanted);
   const auto next = noise.apply(quiet, seed, step_count_);
   // A NaN or an infinity anywhere makes the sum so (inf - inf is NaN); no finite float32 field does.
   const bool is_known = tally && next.is_same(quiet);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "philox.hpp"
+#include "text.hpp"
 
 namespace atheria {
 namespace {
@@ -90,10 +91,10 @@ void InitialState::check() const {
         "'; give any other field to set_state");
   }
   if (!(density >= 0 && density <= 1)) {
-    throw std::invalid_argument("`density` must be between 0 and 1, got " + std::to_string(density));
+    throw std::invalid_argument("`density` must be between 0 and 1, got " + short_number(density));
   }
   if (count < 1) throw std::invalid_argument("`count` must be at least 1, got " + std::to_string(count));
-  if (!(width > 0)) throw std::invalid_argument("`width` must be above 0, got " + std::to_string(width));
+  if (!(width > 0)) throw std::invalid_argument("`width` must be above 0, got " + short_number(width));
 }
 
 void InitialState::draw(const Shape& shape, std::uint64_t seed, std::int64_t universe, const Put& put) const {

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "compiled_law.hpp"
+#include "integers.hpp"
 #include "recorded_step.hpp"
 
 namespace atheria {
@@ -51,7 +52,7 @@ class TorchScriptLaw final : public Law {
   // Throws std::invalid_argument where the module is no law of d_state components.
   void check(std::int64_t d_state) {
     constexpr std::int64_t smallest = 16;  // a plain file does not tell its stride; 16 suits the usual ones
-    const auto size = stride_ * ((smallest + stride_ - 1) / stride_);
+    const auto size = rounded_up(smallest, stride_);
     const auto psi = at::zeros({1, 2 * d_state, size, size}, at::TensorOptions(at::kFloat).device(device_));
     const auto before = attributes();
     vacuum_norm_ = checked_delta(psi).square().sum(1).max().sqrt().item<double>();
@@ -128,14 +129,15 @@ class TorchScriptLaw final : public Law {
 
 }  // namespace
 
-Law::Advanced Law::advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
-                           std::int64_t /*steps*/) {
-  auto output = forward(psi, memory);
+Law::Advanced Law::advance(const at::Tensor& psi, const at::Tensor& memory, const Step& step) {
+  return finished(psi, forward(psi, memory), step);
+}
+
+Law::Advanced finished(const at::Tensor& psi, Law::Output output, const Law::Step& step) {
   check_delta(output.delta, psi);
-  const auto fires = fire_mask(Shape::of(psi), physics.fire_rate, seed, step);
-  return {atheria::advance(psi, output.delta, physics, reference_energy, fires).contiguous(),
-          std::move(output.memory)};
+  const auto fires = fire_mask(Shape::of(psi), step.physics.fire_rate, step.seed, step.step);
+  auto next = advance(psi, output.delta, step.physics, step.reference_energy, fires);
+  return {next.contiguous(), std::move(output.memory)};
 }
 
 void check_delta(const at::Tensor& delta, const at::Tensor& psi) {

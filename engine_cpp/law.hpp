@@ -29,9 +29,8 @@ using NeighbourSum = std::vector<NeighbourTap>;
 class CellKernel {
  public:
   virtual ~CellKernel() = default;
-  virtual std::int64_t radius() const = 0;
 
-  // All that the law sees: the first one is the cell itself.
+  // All that the law sees, no further than one cell away: the first one is the cell itself.
   virtual const std::vector<NeighbourSum>& sums() const = 0;
 
   // The step before noise, of n cells; `global` normalisation is left to the caller. Safe to call from
@@ -51,22 +50,27 @@ class Law {
     at::Tensor delta;
     at::Tensor memory;  // undefined where the law has none
   };
+  struct Step {
+    const Physics& physics;
+    const at::Tensor& reference_energy;  // (B, 1, 1, 1), that `global` normalisation restores
+    std::uint64_t seed;
+    std::int64_t step;  // how many have been taken, by which chance goes
+    std::int64_t most =
+        1;  // to take at once; several where chance has no part in them and no total is restored
+  };
   struct Advanced {
     at::Tensor psi;  // contiguous
     at::Tensor memory;
+    std::int64_t steps = 1;        // that were taken
     std::optional<Tally> tally{};  // of psi, where it is known; an energy that is not finite proves nothing
   };
 
   virtual ~Law() = default;
   virtual Output forward(const at::Tensor& psi, const at::Tensor& memory) = 0;
 
-  // The whole step before noise; see atheria::advance. A backend may fuse it.
-  // steps: several where chance has no part in them and no total is restored, as many as `steps_at_once`
-  // allows. A field that has stopped being finite on the way is not finite in the end.
-  virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Physics& physics,
-                           const at::Tensor& reference_energy, std::uint64_t seed, std::int64_t step,
-                           std::int64_t steps = 1);
-  virtual std::int64_t steps_at_once(const at::Tensor& /*psi*/) { return 1; }
+  // The whole step before noise; see atheria::advance. A backend may fuse it, and steps. A field that has
+  // stopped being finite on the way is not finite in the end.
+  virtual Advanced advance(const at::Tensor& psi, const at::Tensor& memory, const Step& step);
 
   // What steps fields on a device as a whole, noise included; null where the caller puts a step together.
   virtual RecordedStep* recorded() { return nullptr; }
@@ -77,7 +81,7 @@ class Law {
   // Of steps on grids; null where the backend has no parts to tell apart.
   virtual Profile* profile() { return nullptr; }
 
-  // Null where the backend has none.
+  // Null where the backend has none, as for laws that look further than one cell.
   virtual const CellKernel* cell_kernel() const { return nullptr; }
 
   virtual at::Tensor initial_memory(std::int64_t universes, std::int64_t height, std::int64_t width) = 0;
@@ -95,6 +99,9 @@ class Law {
 
 // Throws std::invalid_argument where a law's answer is not float32 of psi's shape.
 void check_delta(const at::Tensor& delta, const at::Tensor& psi);
+
+// The step around what a law has answered, which is checked.
+Law::Advanced finished(const at::Tensor& psi, Law::Output output, const Law::Step& step);
 
 // Runs `step` a few times, each time into memory of its own, and keeps what the device did the last time:
 // `replay` does that again, in the same memory.

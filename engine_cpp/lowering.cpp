@@ -8,14 +8,14 @@
 #include <utility>
 #include <variant>
 
+#include "integers.hpp"
+
 namespace atheria {
 namespace {
 
 using torch::jit::Node;
 using Sizes = std::vector<std::int64_t>;
 using Planes = std::vector<Plane>;
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 void require(bool holds, const std::string& why) {
   if (!holds) throw NotLowered(why);
@@ -124,7 +124,7 @@ class Interpreter {
       program_.delta = output(result.list()[0], arguments_[0].field());
       program_.memory = output(result.list()[1], arguments_[1].field());
     }
-    if (program_.boundary.empty()) program_.boundary = "torus";
+    program_.boundary = boundary_.value_or(Boundary::torus);
     return simplified(std::move(program_));
   }
 
@@ -249,9 +249,9 @@ class Interpreter {
     return instruction.op == op ? &instruction : nullptr;
   }
 
-  void use_boundary(const std::string& boundary) {
-    if (program_.boundary.empty()) program_.boundary = boundary;
-    require(program_.boundary == boundary, "it pads with zeros here and circularly there");
+  void use_boundary(Boundary boundary) {
+    require(!boundary_ || *boundary_ == boundary, "it pads with zeros here and circularly there");
+    boundary_ = boundary;
   }
 
   static Instruction pointwise(Op op, const Field& like) {
@@ -383,10 +383,10 @@ class Interpreter {
   }
 
   // out(x) = in(x - by) along an axis.
-  Field shifted(const Field& x, std::int64_t by, std::int64_t axis, const std::string& boundary) {
+  Field shifted(const Field& x, std::int64_t by, std::int64_t axis, Boundary boundary) {
     use_boundary(boundary);
     require(by >= -furthest_shift && by <= furthest_shift, "a shift by more than 3 cells");
-    const bool torus = boundary == "torus";
+    const bool torus = boundary == Boundary::torus;
     std::vector<Stencil> stencils;
     for (const auto& plane : x.planes()) {
       Stencil itself;
@@ -568,7 +568,7 @@ class Interpreter {
     require(margin <= 8, describe(node) + " that reaches further than 8 cells");
     require(padding + x.padding == margin && (padding == 0 || x.padding == 0),
             describe(node) + " that changes the size of the grid");
-    if (margin > 0) use_boundary(padding > 0 || x.pads_with_zeros ? "zeros" : "torus");
+    if (margin > 0) use_boundary(padding > 0 || x.pads_with_zeros ? Boundary::zeros : Boundary::torus);
     const auto channels_in = x.channels();
     const auto channels_out = weight.size(0);
     require(groups >= 1 && channels_in == weight.size(1) * groups && channels_out % groups == 0,
@@ -765,7 +765,7 @@ class Interpreter {
     }
     require(zeros || a.planes() == b.planes(), why);
     const auto by = &kept == &b ? a.extent.count : -b.extent.count;
-    return shifted(source, by, axis, zeros ? "zeros" : "torus");
+    return shifted(source, by, axis, zeros ? Boundary::zeros : Boundary::torus);
   }
 
   Field reshaped(const Node& node, const Field& x, Sizes shape) {
@@ -832,7 +832,7 @@ class Interpreter {
     Sizes sizes = given;
     if (given.size() == 1) {
       require(given[0] >= 1, describe(node) + " into no parts");
-      const auto each = into_number ? (size + given[0] - 1) / given[0] : given[0];
+      const auto each = into_number ? ceil_div(size, given[0]) : given[0];
       sizes.clear();
       for (std::int64_t first = 0; first < size; first += each) sizes.push_back(std::min(each, size - first));
     }
@@ -853,7 +853,7 @@ class Interpreter {
     for (std::int64_t i = 0; i < count; ++i) parts.push_back(taken(x, axis, {i}, !keep));
     Planes result;
     for (std::int64_t c = 0; c < parts[0].channels(); ++c) {
-      Instruction instruction{.op = Op::mean};
+      Instruction instruction{.op = Op::sum};
       instruction.level = x.level;
       instruction.channels = 1;
       for (const auto& part : parts) instruction.a.push_back(part.planes()[at(c)]);
@@ -1003,7 +1003,8 @@ class Interpreter {
 
   static std::map<std::string, Rule> make_table();
 
-  Program program_{{}, {}, {}, ""};
+  Program program_;
+  std::optional<Boundary> boundary_;  // none while nothing looks beyond the edges
   std::int64_t batch_, height_, width_;
   std::vector<Value> arguments_;
   std::unordered_map<const torch::jit::Value*, Value> values_;
@@ -1130,7 +1131,7 @@ std::map<std::string, Interpreter::Rule> Interpreter::make_table() {
     for (std::size_t k = 0; k < by.size(); ++k) {
       const auto axis = axis_of(axes[k], x.rank());
       require(axis >= x.rank() - 2, "aten::roll of channels");
-      x = i.shifted(x, by[k], axis - x.rank() + 4, "torus");
+      x = i.shifted(x, by[k], axis - x.rank() + 4, Boundary::torus);
     }
     i.set(n, x);
   };

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "integers.hpp"
 #include "program.hpp"
 
 namespace atheria {
@@ -37,7 +38,7 @@ class RunningMoments {
 // last one, which has what is left of `count`. parts: (parts, channels).
 inline std::vector<RunningMoments> moments_of_channels(const std::vector<Moments>& parts,
                                                        std::int64_t numbers, std::int64_t count) {
-  const auto part_count = static_cast<std::size_t>((count + numbers - 1) / numbers);
+  const auto part_count = at(ceil_div(count, numbers));
   const auto channels = parts.size() / part_count;
   std::vector<Moments> all(channels, Moments{0, 0});
   const auto over_parts = [&](auto add) {

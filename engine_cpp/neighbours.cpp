@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "integers.hpp"
+
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 std::int64_t wrapped(std::int64_t i, std::int64_t size) {
   while (i < 0) i += size;

@@ -12,6 +12,7 @@
 
 #include "field.hpp"
 #include "philox.hpp"
+#include "text.hpp"
 
 namespace atheria {
 namespace {
@@ -183,7 +184,7 @@ void Noise::check() const {
     throw std::invalid_argument("`name` of noise must be one of " + known + ", got '" + name + "'");
   }
   if (!(level >= 0 && level <= 1)) {
-    throw std::invalid_argument("`level` of noise must be between 0 and 1, got " + std::to_string(level));
+    throw std::invalid_argument("`level` of noise must be between 0 and 1, got " + short_number(level));
   }
 }
 

@@ -5,8 +5,10 @@
 #include <cmath>
 #include <limits>
 #include <stdexcept>
+#include <string>
 
 #include "philox.hpp"
+#include "text.hpp"
 
 namespace atheria {
 
@@ -29,9 +31,25 @@ std::string_view name_of(Normalise normalise) {
   throw std::logic_error("Normalise has a value without a name");
 }
 
+Boundary parse_boundary(std::string_view name) {
+  if (name == "torus") return Boundary::torus;
+  if (name == "zeros") return Boundary::zeros;
+  throw std::invalid_argument("`boundary` must be torus or zeros, got '" + std::string(name) + "'");
+}
+
+std::string_view name_of(Boundary boundary) {
+  switch (boundary) {
+    case Boundary::torus:
+      return "torus";
+    case Boundary::zeros:
+      return "zeros";
+  }
+  throw std::logic_error("Boundary has a value without a name");
+}
+
 void Physics::check() const {
   const auto require = [](bool holds, const char* rule, double value) {
-    if (!holds) throw std::invalid_argument(std::string(rule) + ", got " + std::to_string(value));
+    if (!holds) throw std::invalid_argument(std::string(rule) + ", got " + short_number(value));
   };
   require(gamma >= 0 && gamma < 1, "`gamma` must be at least 0 and below 1", gamma);
   require(epsilon >= 0 && std::isfinite(epsilon), "`epsilon` must be at least 0 and finite", epsilon);

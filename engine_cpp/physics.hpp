@@ -4,7 +4,6 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
-#include <string>
 #include <string_view>
 
 #include "field.hpp"
@@ -15,6 +14,12 @@ enum class Normalise { none, cell, global };
 
 Normalise parse_normalise(std::string_view name);
 std::string_view name_of(Normalise normalise);
+
+// What lies beyond the edges of a grid: its other side, or vacuum.
+enum class Boundary { torus, zeros };
+
+Boundary parse_boundary(std::string_view name);
+std::string_view name_of(Boundary boundary);
 
 // What laws read in vacuum.
 struct Harmonic {
@@ -28,7 +33,8 @@ struct Physics {
   double epsilon = 0.0;    // cells of norm <= epsilon become vacuum
   double fire_rate = 1.0;  // probability that a cell updates, (0, 1]
   Normalise normalise = Normalise::none;
-  std::string boundary = "torus";  // baked into the law; reported, never applied
+  Boundary boundary =
+      Boundary::torus;  // of the law, which pads so by itself; what wraps around it goes by it
   Harmonic harmonic{};
 
   // Throws std::invalid_argument where a value is outside its range.

@@ -6,12 +6,11 @@
 #include <utility>
 
 #include "filters.hpp"
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Collects pointwise instructions into a region.
 class RegionBuilder {
@@ -426,7 +425,7 @@ void Plan::divide() {
 }
 
 Tally Plan::run_one(Workspace& workspace, const Universe& universe, const Finish& finish) {
-  const bool torus = program_.boundary == "torus";
+  const bool torus = program_.boundary == Boundary::torus;
   const auto& all = program_.instructions;
   const float* const inputs[] = {universe.psi, universe.memory};
   std::int64_t input = 0;

@@ -8,14 +8,13 @@
 #include <string>
 #include <vector>
 
+#include "integers.hpp"
 #include "kernels/kernels.hpp"
 #include "pages.hpp"
 
 namespace atheria {
 
 inline constexpr std::int64_t widest_vector = 16;  // of all kinds of CPU, in floats
-
-inline std::int64_t rounded_up(std::int64_t x, std::int64_t unit) { return (x + unit - 1) / unit * unit; }
 
 // Where rows of `x` floats begin, so that their columns do not share the few places that a cache has for
 // lines a power of two apart: after an odd number of lines.

@@ -19,7 +19,6 @@ std::string name(const Instruction& instruction) {
     case Op::convolve: {
       const auto side = std::to_string(instruction.kernel);
       return "convolution " + side + "x" + side +
-             (instruction.groups > 1 ? " in " + std::to_string(instruction.groups) + " groups" : "") +
              (instruction.dilation > 1 ? " dilated by " + std::to_string(instruction.dilation) : "");
     }
     case Op::upsample:
@@ -36,8 +35,8 @@ std::string name(const Instruction& instruction) {
       return functions.at(static_cast<std::size_t>(instruction.function));
     case Op::combine:
       return operations.at(static_cast<std::size_t>(instruction.operation));
-    case Op::mean:
-      return "mean over channels";
+    case Op::sum:
+      return "sum over channels";
   }
   __builtin_unreachable();
 }

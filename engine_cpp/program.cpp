@@ -156,7 +156,7 @@ bool is_pointwise(const Instruction& instruction) {
     case Op::affine:
     case Op::function:
     case Op::combine:
-    case Op::mean:
+    case Op::sum:
       return true;
     default:
       return false;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/kernels.hpp"
+#include "physics.hpp"
 
 namespace atheria {
 
@@ -46,7 +47,7 @@ enum class Op : std::uint8_t {
   affine,      // weight x + bias, per channel
   function,    // of one operand
   combine,     // of two operands
-  mean         // over channels
+  sum          // over channels, times alpha
 };
 
 struct Instruction {
@@ -55,13 +56,14 @@ struct Instruction {
   std::int64_t channels = 0;    // of the result
   std::vector<Plane> a{}, b{};  // operands, channel by channel
 
-  std::int64_t kernel = 1, dilation = 1, groups = 1;  // convolve; groups of group_norm
-  std::vector<float> weight{};  // convolve (out, in/groups, k, k); upsample (in, out, 2, 2); per channel
-  std::vector<float> bias{};    // per channel, or empty
+  std::int64_t kernel = 1, dilation = 1;  // of convolve
+  std::int64_t groups = 1;                // of group_norm
+  std::vector<float> weight{};            // convolve (out, in, k, k); upsample (in, out, 2, 2); per channel
+  std::vector<float> bias{};              // per channel, or empty
   std::vector<Stencil> stencils{};
   Function function{};
   Operation operation{};
-  float alpha = 0;                           // of a function
+  float alpha = 0;                           // of function and sum
   float epsilon = 0;                         // of group_norm
   Activation activation = Activation::none;  // of what convolve and affine return
   float activation_alpha = 0;
@@ -73,7 +75,7 @@ struct Program {
   std::vector<Instruction> instructions;  // each reads results of earlier ones
   std::vector<Plane> delta;
   std::vector<Plane> memory;  // empty where the law has none
-  std::string boundary = "torus";
+  Boundary boundary = Boundary::torus;
 
   bool operator==(const Program&) const = default;
 

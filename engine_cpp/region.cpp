@@ -5,10 +5,10 @@
 #include <tuple>
 #include <utility>
 
+#include "integers.hpp"
+
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // Divides a column by its lowest factor, where nothing is lost by that: then more are alike. Returns what it
 // is to be multiplied by.
@@ -150,7 +150,7 @@ void separate(Region::Operator& op) {
 
 std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t outputs, std::int64_t depth,
                                 std::int64_t block) {
-  const auto blocks = (outputs + block - 1) / block;
+  const auto blocks = ceil_div(outputs, block);
   std::vector<float> packed(at(blocks * block * depth), 0.0F);
   for (std::int64_t o = 0; o < outputs; ++o) {
     for (std::int64_t k = 0; k < depth; ++k) {
@@ -161,7 +161,7 @@ std::vector<float> pack_weights(const std::vector<float>& weight, std::int64_t o
 }
 
 std::vector<float> pad_bias(const std::vector<float>& bias, std::int64_t outputs, std::int64_t block) {
-  std::vector<float> padded(at((outputs + block - 1) / block * block), 0.0F);
+  std::vector<float> padded(at(rounded_up(outputs, block)), 0.0F);
   std::copy(bias.begin(), bias.end(), padded.begin());
   return padded;
 }
@@ -198,7 +198,7 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
           {a.data(), static_cast<std::int64_t>(a.size()), op.weights.data(), op.bias.data(), out.data(),
            instruction.channels, instruction.activation, instruction.activation_alpha},
           0, count);
-    case Op::mean: {
+    case Op::sum: {
       auto& terms = terms_[index];
       for (std::size_t i = 0; i < a.size(); ++i) terms[i] = {a[i], instruction.alpha};
       return k.sum({terms.data(), static_cast<std::int64_t>(a.size()), 0.0F, out[0], 1, count, 0, 0});

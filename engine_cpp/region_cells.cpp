@@ -5,10 +5,10 @@
 #include <memory>
 #include <utility>
 
+#include "integers.hpp"
+
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 // An address may be another law's after this one is gone.
 std::int64_t next_id() {
@@ -54,7 +54,7 @@ struct RegionCells::Scratch {
 };
 
 RegionCells::RegionCells(const Plan& plan)
-    : channels_(static_cast<std::int64_t>(plan.delta().size())), radius_(plan.last().reach), id_(next_id()) {
+    : channels_(static_cast<std::int64_t>(plan.delta().size())), id_(next_id()) {
   read_sums(plan, true);
   if (sums_.size() > most_sums) read_sums(plan, false);
 }

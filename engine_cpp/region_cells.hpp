@@ -11,10 +11,11 @@ namespace atheria {
 
 class RegionCells final : public CellKernel {
  public:
-  // A local plan without memory, which outlives this.
+  static constexpr std::int64_t furthest = 1;  // cells away that is looked
+
+  // A local plan without memory that looks no further; it outlives this.
   explicit RegionCells(const Plan& plan);
 
-  std::int64_t radius() const override { return radius_; }
   const std::vector<NeighbourSum>& sums() const override { return sums_; }
   void step(const float* sums, const std::uint8_t* fires, std::int64_t n, const Physics& physics,
             float* const* next, std::int32_t* largest) const override;
@@ -28,7 +29,7 @@ class RegionCells final : public CellKernel {
   void step_chunk(Scratch& scratch, const float* sums, const std::uint8_t* fires, std::int64_t cells,
                   const Physics& physics, float* const* next, std::int32_t* largest) const;
 
-  std::int64_t channels_, radius_;
+  std::int64_t channels_;
   std::vector<NeighbourSum> sums_;
   Region region_;  // the plan's last one, of which each source is a number of a sum
   std::vector<Operand> psi_, delta_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "integers.hpp"
 #include "moments.hpp"
 #include "parallel.hpp"
 #include "region.hpp"
@@ -11,14 +12,9 @@
 namespace atheria {
 namespace {
 
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
 constexpr auto tile = WinogradProduct::tile;
 constexpr auto elements = WinogradProduct::elements;
 constexpr std::int64_t winograd_channels = 8;  // fewer do not pay for the transforms
-
-// How many units hold so many.
-std::int64_t whole(std::int64_t count, std::int64_t unit) { return (count + unit - 1) / unit; }
 
 // Of each 3x3 filter, packed for each of the 36 elements.
 std::vector<float> winograd_weights(const Instruction& instruction) {
@@ -92,13 +88,13 @@ class Run {
     // Cells that are multiplied together: some rows, as many for each thread, or a part of a row.
     constexpr std::int64_t most = 128;
     const auto columns = std::min(layout.width, most);
-    const auto across = whole(layout.width, columns);
-    const auto parts = rounded_up(whole(layout.height * columns, most), most_threads());
-    const auto rows = whole(layout.height, parts);
+    const auto across = ceil_div(layout.width, columns);
+    const auto parts = rounded_up(ceil_div(layout.height * columns, most), most_threads());
+    const auto rows = ceil_div(layout.height, parts);
     const auto capacity = rounded_up(rows * columns, widest_vector);
     const auto size = (inputs + outputs) * capacity;
     float* const scratch = scratch_.take(size * most_threads());
-    parallel_for(whole(layout.height, rows) * across, [&](std::int64_t begin, std::int64_t end) {
+    parallel_for(ceil_div(layout.height, rows) * across, [&](std::int64_t begin, std::int64_t end) {
       float* const packed = scratch + thread_index() * size;
       std::vector<const float*> from;
       for (std::int64_t k = 0; k < inputs; ++k) from.push_back(packed + k * capacity);
@@ -190,8 +186,8 @@ class Run {
   static void multiply(const Product& task, std::int64_t cells) {
     const auto piece = cells_at_once(task.depth);
     const auto block = kernels().block;
-    const auto blocks = whole(task.outputs, block);
-    const auto pieces = whole(cells, piece);
+    const auto blocks = ceil_div(task.outputs, block);
+    const auto pieces = ceil_div(cells, piece);
     const auto wanted = 8 * most_threads();
     const auto parts = std::min(blocks, std::max<std::int64_t>(1, wanted / pieces));
     parallel_for(pieces * parts, [&](std::int64_t begin, std::int64_t end) {
@@ -216,14 +212,14 @@ class Run {
   TileRun all_tiles() const {
     const auto& layout = out_.layout;
     return {layout.height, layout.width, layout.stride(), 0,
-            whole(layout.height, tile) * whole(layout.width, lanes())};
+            ceil_div(layout.height, tile) * ceil_div(layout.width, lanes())};
   }
 
   // Whether the transform takes clearly fewer products of vectors than the sums over nine cells.
   bool pays_to_transform() const {
     if (spatial_.winograd.empty()) return false;
-    const auto transformed = elements * whole(all_tiles().count, tile);
-    return 5 * transformed < 4 * 9 * whole(out_.layout.run(), lanes());
+    const auto transformed = elements * ceil_div(all_tiles().count, tile);
+    return 5 * transformed < 4 * 9 * ceil_div(out_.layout.run(), lanes());
   }
 
   void convolve_winograd() {
@@ -231,8 +227,8 @@ class Run {
     const auto all = all_tiles();
     // Blocks of tiles whose transforms stay in the cache.
     const auto most = std::min(all.count, kernels().winograd_tiles / lanes() * tile);
-    const auto blocks = whole(all.count, most);
-    const auto stride = whole(most, tile) * lanes();
+    const auto blocks = ceil_div(all.count, most);
+    const auto stride = ceil_div(most, tile) * lanes();
     const auto size = elements * (element_size(inputs, stride) + element_size(instruction_.channels, stride));
     const auto block = [&](std::int64_t b, float* scratch) {
       auto run = all;
@@ -283,7 +279,7 @@ class Run {
         kernels().multiply(
             {from.data(), inputs, spatial_.winograd.data() + e * rounded_up(outputs, block) * inputs,
              no_bias.data(), to.data(), outputs, Activation::none, 0},
-            0, whole(run.count, tile) * lanes());
+            0, ceil_div(run.count, tile) * lanes());
       }
     });
     parallel_for(outputs, [&](std::int64_t begin, std::int64_t end) {

@@ -4,13 +4,12 @@
 #include <array>
 #include <memory>
 
+#include "integers.hpp"
 #include "parallel.hpp"
 #include "wavefront.hpp"
 
 namespace atheria {
 namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
 constexpr std::int64_t unit = 48;  // cells that a kernel takes at once, at most
 
@@ -34,14 +33,14 @@ struct Cut {
   Cut(std::int64_t grid_height, std::int64_t grid_width, std::int64_t capacity)
       : height(grid_height), width(grid_width), columns(std::min(grid_width, capacity)) {
     if (width > capacity) {
-      const auto parts = (width + capacity - 1) / capacity;
-      columns = whole_vectors((width + parts - 1) / parts);
+      const auto parts = ceil_div(width, capacity);
+      columns = whole_vectors(ceil_div(width, parts));
       return;
     }
     double best = 0;
     for (std::int64_t r = 1; r <= std::min(height, capacity / width); ++r) {
       const auto cells = r * width;
-      const auto filled = static_cast<double>(cells) / static_cast<double>((cells + unit - 1) / unit * unit);
+      const auto filled = static_cast<double>(cells) / static_cast<double>(rounded_up(cells, unit));
       if (filled >= best) {
         best = filled;
         rows = r;
@@ -49,8 +48,8 @@ struct Cut {
     }
   }
 
-  std::int64_t down() const { return (height + rows - 1) / rows; }
-  std::int64_t count() const { return down() * ((width + columns - 1) / columns); }
+  std::int64_t down() const { return ceil_div(height, rows); }
+  std::int64_t count() const { return down() * ceil_div(width, columns); }
   // One below the other, so that they share the rows between them.
   Chunk chunk(std::int64_t i) const {
     const auto y = i % down() * rows;
@@ -308,7 +307,7 @@ Tally run_region(const Region& region, const std::vector<SourcePlane>& sources,
   const bool finishes = finish.out != nullptr;
   if (region.reach == 0 && !finishes && all_have_halo(sources, true)) {
     const auto cells = grid.size();
-    in_parallel((cells + capacity - 1) / capacity, [&](Worker& worker, std::int64_t begin, std::int64_t end) {
+    in_parallel(ceil_div(cells, capacity), [&](Worker& worker, std::int64_t begin, std::int64_t end) {
       worker.run_whole(begin * capacity, std::min(end * capacity, cells));
     });
   } else if (region.reach > 0 && finish.steps > 1) {

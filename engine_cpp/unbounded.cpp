@@ -9,30 +9,13 @@
 
 #include "parallel.hpp"
 #include "philox.hpp"
+#include "text.hpp"
 
 namespace atheria {
 namespace {
 
-constexpr auto furthest = std::int64_t{1} << 62;
-
 void require(bool holds, const std::string& message) {
   if (!holds) throw std::invalid_argument(message);
-}
-
-void check_reach(std::int64_t x, std::int64_t y) {
-  require(x > -furthest && x < furthest && y > -furthest && y < furthest,
-          "`x` and `y` must lie within 2^62 of the origin, got x=" + std::to_string(x) +
-              ", y=" + std::to_string(y));
-}
-
-const CellKernel* kernel_of(const Law& law) {
-  const auto* const kernel = law.cell_kernel();
-  return kernel != nullptr && kernel->radius() <= 1 ? kernel : nullptr;
-}
-
-std::int64_t radius_of(const Law& law) {
-  const auto* const kernel = kernel_of(law);
-  return kernel != nullptr ? kernel->radius() : law.receptive_radius().value();
 }
 
 // Calls visit(i) for i below count, on all cores; returns whether every answer was true.
@@ -193,15 +176,15 @@ void check_unbounded(const Law& law, const Physics& physics) {
   const std::string refused = "this law cannot run in an unbounded universe: ";
   require(!law.has_memory(),
           refused + "it has a memory, which every cell of an endless vacuum would have to keep; give a grid");
-  require(law.receptive_radius().has_value() || kernel_of(law) != nullptr,
+  require(law.receptive_radius().has_value(),
           refused +
               "it is not known to be local. A GroupNorm looks at the whole grid: train with "
               "model.norm=pixel; a plain TorchScript file does not say how far it looks: export it with "
               "python -m atheria.export; or give a grid");
   const auto norm = law.vacuum_norm();
   require(norm <= physics.epsilon,
-          refused + "it makes matter of vacuum, of norm " + std::to_string(norm) + " where `epsilon` is " +
-              std::to_string(physics.epsilon) +
+          refused + "it makes matter of vacuum, of norm " + short_number(norm) + " where `epsilon` is " +
+              short_number(physics.epsilon) +
               "; export one with model.bias=false model.norm=pixel, raise `physics.epsilon`, or give a grid");
 }
 
@@ -261,10 +244,11 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
                      std::int64_t /*most*/) {
   // A kernel for scattered cells would take what a cell reads for what it holds.
   const bool in_vacuum = physics.harmonic.level > 0;
-  const auto* const kernel = in_vacuum ? nullptr : kernel_of(law);
-  evaluation_.plan(now_, next_, in_vacuum ? physics.harmonic.reach : radius_of(law));
+  const auto* const kernel = in_vacuum ? nullptr : law.cell_kernel();
+  const auto radius = law.receptive_radius().value();
+  evaluation_.plan(now_, next_, in_vacuum ? physics.harmonic.reach : radius);
   const ScatteredStep work{now_, next_, evaluation_, physics, seed, step_count_};
-  bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius_of(law), work);
+  bool finite = kernel != nullptr ? step_cells(*kernel, work) : step_windows(law, radius, work);
   if (finite && physics.normalise == Normalise::global) finite = restore_energy();
   std::vector<Tiles> quiet;
   if (finite && !noise.is_off()) {
@@ -350,7 +334,7 @@ std::int64_t Unbounded::evaluated_cells(const Law& law) const {
   std::int64_t evaluated = 0;
   for (const auto& tiles : now_) {
     CellSet within;
-    within.dilate(tiles.cells, radius_of(law));
+    within.dilate(tiles.cells, law.receptive_radius().value());
     evaluated += within.count();
   }
   return evaluated;
@@ -462,7 +446,7 @@ void Unbounded::put(const at::Tensor& coordinates, const at::Tensor& psi, std::i
   const auto* const places = coordinates.data_ptr<std::int64_t>();
   const auto* const numbers = psi.data_ptr<float>();
   const auto count = coordinates.size(0);
-  for (std::int64_t i = 0; i < count; ++i) check_reach(places[2 * i], places[2 * i + 1]);
+  for (std::int64_t i = 0; i < count; ++i) check_within_reach(places[2 * i], places[2 * i + 1]);
   auto& tiles = now_[static_cast<std::size_t>(universe)];
   for (std::int64_t i = 0; i < count; ++i) {
     tiles.set(places[2 * i], places[2 * i + 1], numbers + i * 2 * d_state_);
@@ -478,7 +462,7 @@ void Unbounded::set_cells(const at::Tensor& coordinates, const at::Tensor& psi, 
   for (std::int64_t i = 0; i < coordinates.size(0); ++i) {
     const auto x = places[2 * i];
     const auto y = places[2 * i + 1];
-    check_reach(x, y);
+    check_within_reach(x, y);
     given.emplace_back(y, x);
     const auto* const own = numbers + i * 2 * d_state_;
     require(Content::of(own, tiles.width()).finite,

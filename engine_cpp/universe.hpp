@@ -98,6 +98,15 @@ class Universe {
   Universe& operator=(Universe&&) = default;
 };
 
+// How far from the origin matter and windows may lie: coordinates are of 64 bits, and differences of them.
+inline constexpr auto furthest = std::int64_t{1} << 62;
+
+inline void check_within_reach(std::int64_t x, std::int64_t y) {
+  if (x > -furthest && x < furthest && y > -furthest && y < furthest) return;
+  throw std::invalid_argument("`x` and `y` must lie within 2^62 of the origin, got x=" + std::to_string(x) +
+                              ", y=" + std::to_string(y));
+}
+
 [[noreturn]] inline void throw_not_finite(std::int64_t step) {
   throw std::overflow_error("the field stopped being finite at step " + std::to_string(step) +
                             "; the state before it is kept. Normalise, or raise `gamma`");

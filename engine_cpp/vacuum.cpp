@@ -129,7 +129,7 @@ at::Tensor with_vacuum(const at::Tensor& psi, const at::Tensor& vacuum) {
 
 at::Tensor where_near_matter(const at::Tensor& delta, const at::Tensor& psi, const Physics& physics) {
   const auto reach = physics.harmonic.reach;
-  const bool torus = physics.boundary == "torus";
+  const bool torus = physics.boundary == Boundary::torus;
   const auto near = any_along(any_along(occupied(psi).unsqueeze(1), 2, reach, torus), 3, reach, torus);
   return delta.masked_fill(near.logical_not(), 0.0);
 }

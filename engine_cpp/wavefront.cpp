@@ -1,13 +1,10 @@
 #include "wavefront.hpp"
 
+#include "integers.hpp"
 #include "parallel.hpp"
 
 namespace atheria {
-namespace {
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-
-}  // namespace
+namespace {}  // namespace
 
 // Shares run towards each other and apart: two that are beside each other come to their border at the same
 // time, and have the time of a step until they need what is behind it.

@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "integers.hpp"
 #include "parallel.hpp"
 #include "philox.hpp"
 #include "scattered.hpp"
@@ -20,10 +21,6 @@ namespace {
 
 constexpr std::int64_t smallest_block = 32;   // a smaller one is mostly halo
 constexpr std::int64_t most_cells = 1 << 17;  // of the windows that the law sees at once
-
-std::int64_t rounded_up(std::int64_t value, std::int64_t multiple) {
-  return (value + multiple - 1) / multiple * multiple;
-}
 
 std::int64_t floor_divided(std::int64_t value, std::int64_t by) {
   return value / by - (value % by < 0 ? 1 : 0);

@@ -9,12 +9,15 @@ import threading
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from atheria_core import Engine
+
+from atheria.artifact import loading_arguments
 
 from .conftest import PHYSICS, heed_ctrl_c, make_law, plain_torchscript
 
@@ -598,6 +601,17 @@ def test_no_flipped_bit_ends_in_anything_but_a_value_error(exported: Callable) -
             Engine().load_model(path)
 
 
+def test_the_extension_checks_what_it_is_given_by_itself(exported: Callable) -> None:
+    """Kernels have room for so many channels, and a boundary that nobody knows would pass for another."""
+    _, path = exported("mlp")
+    load = partial(Engine()._load_model, str(path))
+    known = loading_arguments(None, PHYSICS) | {"d_state": 4}
+    refused(ValueError, "`d_state` must be 1 to 128, got 129", load, **known | {"d_state": 129})
+    wrong = known | {"boundary": "torsu"}
+    refused(ValueError, "`boundary` must be torus or zeros, got 'torsu'", load, **wrong)
+    refused(ValueError, "`gamma` must be at least 0 and below 1, got 1e+20", load, **known | {"gamma": 1e20})
+
+
 def test_arrays_that_are_no_fields(engine: Engine) -> None:
     good = np.ones((1, 8, 4, 4), np.float32)
     refused(TypeError, "must be float32, got float64", engine.set_state, good.astype(np.float64))
@@ -634,7 +648,7 @@ def test_a_grid_that_the_stride_does_not_divide(exported: Callable) -> None:
 def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(ValueError, "`kind` of initial state must be soup", engine.reset, "broth", 0, (4, 4))
     refused(ValueError, "`density` must be between 0 and 1", engine.reset, "soup", 0, (4, 4), density=2.0)
-    refused(ValueError, "`grid` must be positive", engine.reset, "soup", 0, (0, 4))
+    refused(ValueError, "`grid` must be 1 to 65536 a side, got 0 x 4", engine.reset, "soup", 0, (0, 4))
     refused(
         ValueError, "`name` of noise must be one of none, amplitude_damping", engine.set_noise, "hum", 0.1
     )
@@ -660,7 +674,14 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
     refused(
         ValueError, "`count` must be at most the 16 cells", engine.reset, "particles", 0, (4, 4), count=17
     )
-    refused(ValueError, "`grid` must be at most 65536 a side", engine.reset, "zeros", 0, (4, 2**40))
+    refused(
+        ValueError,
+        "`grid` must be 1 to 65536 a side, got 4 x 1099511627776",
+        engine.reset,
+        "zeros",
+        0,
+        (4, 2**40),
+    )
     refused(ValueError, "must lie within 2^62", engine.window, 2**63 - 1, 0, 2, 2)
     refused(ValueError, "`threads` must be 0 (libtorch's number) to", Engine, threads=40000)
     refused(ValueError, "`d_state` must be 1 to 128, got 1000", Engine, d_state=1000)

@@ -164,16 +164,19 @@ constexpr std::int64_t winograd_scratch(std::int64_t inputs) {
   return WinogradProduct::elements * most_lanes * (WinogradProduct::at_once * (inputs + most_outputs) + 1);
 }
 
+// Of a field: twice the components that a cell has at most.
+inline constexpr std::int64_t most_channels = 256;
+
 // The step around a law, on one run of cells.
 struct Advance {
   const float* const* psi;
   const float* const* delta;
   float* const* out;
-  std::int64_t channels;
-  float keep;          // 1 - gamma
-  float epsilon;       // 0: no threshold
-  bool normalise;      // each cell
-  const float* fires;  // 1 where a cell updates, else 0; null where all do
+  std::int64_t channels;  // at most most_channels
+  float keep;             // 1 - gamma
+  float epsilon;          // 0: no threshold
+  bool normalise;         // each cell
+  const float* fires;     // 1 where a cell updates, else 0; null where all do
 };
 
 // (x - centre) * scale + shift, activated: where x is `centre`, exactly what the shift becomes.

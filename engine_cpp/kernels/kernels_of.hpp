@@ -312,7 +312,7 @@ template <std::int64_t known, std::int64_t vectors, bool is_full>
 inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Vector& energies,
                           Integers& cells) {
   const auto channels = known > 0 ? known : step.channels;
-  Vector change[known > 0 ? known : 256][vectors];
+  Vector change[known > 0 ? known : most_channels][vectors];
   Vector density[vectors]{};
   Integers some[vectors]{};
   Vector fires[vectors];
