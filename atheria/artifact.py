@@ -32,6 +32,10 @@ from atheria.config import (
 from atheria.files import atomically, verify_zip
 
 FILE_NAME = "law.pt"
+FOLDER = "law"
+"""Of a run, on disk and in its store."""
+IN_RUN = f"{FOLDER}/{FILE_NAME}"
+"""Where a run has its law."""
 DESCRIPTION_NAME = "atheria.json"
 VERSION = 1
 

@@ -21,7 +21,7 @@ from atheria.exporting import log_law
 from atheria.fetch import law_of_run
 from atheria.files import short
 from atheria.jobs import export as job
-from atheria.runs import start_run
+from atheria.runs import KIND_TAG, start_run
 from atheria.stores import shown, store_uri
 from atheria.tracking import (
     LAW_DIGEST_TAG,
@@ -211,7 +211,7 @@ def _runs(experiment: str, filter_string: str = "") -> list[StoredRun]:
 
 def _latest_checkpoint(experiment: str) -> tuple[StoredRun, Path]:
     for run in _runs(experiment):
-        if run.tag("atheria.kind") not in _WITHOUT_CHECKPOINTS and (path := _checkpoint_of(run)):
+        if run.tag(KIND_TAG) not in _WITHOUT_CHECKPOINTS and (path := _checkpoint_of(run)):
             return run, path
     raise UserError(
         f"`experiment_name`: no run of '{experiment}' in {shown(store_uri(None))} has a checkpoint; "
@@ -254,7 +254,7 @@ def _import(law: Path, state: Mapping[str, Any], experiment: str) -> None:
     """Makes a run that has a law and, as its best checkpoint, what the law says of itself."""
     description = _description(law)
     tracking = TrackingConfig(mode="online", uri=None, experiment=experiment, run_name=None)
-    name, tags = f"{description.law}-imported", {"atheria.kind": "import"}
+    name, tags = f"{description.law}-imported", {KIND_TAG: "import"}
     with start_run(tracking, _HOME, name, tags) as run:
         described = artifact.as_checkpoint(law)
         best = run.folder / checkpoint.BEST

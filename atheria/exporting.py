@@ -86,8 +86,8 @@ def log_law(run: Logged, path: Path, description: Description) -> None:
         text, law = Path(folder) / artifact.DESCRIPTION_NAME, Path(folder) / artifact.FILE_NAME
         text.write_text(description.to_json())
         shutil.copyfile(path, law)  # whatever the file is called on disk
-        run.log_file(text, "law")
-        run.log_file(law, "law")
+        run.log_file(text, artifact.FOLDER)
+        run.log_file(law, artifact.FOLDER)
     run.set_tag(LAW_DIGEST_TAG, sha256(path))
 
 

@@ -6,7 +6,7 @@ from math import isfinite, nan
 from pathlib import Path
 
 from atheria import law_cache, proven
-from atheria.artifact import FILE_NAME
+from atheria.artifact import IN_RUN
 from atheria.config import UserError
 from atheria.progress import warn
 from atheria.stores import shown, store_uri, where
@@ -102,7 +102,7 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
         )
     with tempfile.TemporaryDirectory() as folder:
         try:
-            law = law_cache.law(run.run_id, digest, lambda: run.download(f"law/{FILE_NAME}", Path(folder)))
+            law = law_cache.law(run.run_id, digest, lambda: run.download(IN_RUN, Path(folder)))
         except (MissingArtifactError, law_cache.ChangedLawError) as error:
             raise UserError(f"{error}\nor export it anew: {export}") from None
     proven.accept(law)

@@ -42,6 +42,8 @@ from atheria.tracking import (
 PROCESS_TAG = "atheria.process"
 """The process that logs a run, as `atheria.endings.this_process` marks it."""
 ERROR_TAG = "atheria.error"
+KIND_TAG = "atheria.kind"
+"""What a run is of: training, rollout, evaluation, sweep or import."""
 SWEEP_TAG = "atheria.sweep"
 """Of a sweep's run and of its children: the sweep's name."""
 POINT_TAG = "atheria.sweep.point"
@@ -114,13 +116,17 @@ class LoggedRun:
         """
         if self.uri is None or not self._last.is_new_image(key, step):
             return
-        path = self.folder / "images" / f"{key}-{step}.png"
+        path = self.image_path(key, step)
         try:
             atomically(path, lambda file: file.write_bytes(content))
         except OSError as error:
             warn(f"'{short(path)}' could not be written ({error}); the picture is left out")
             return
         self._append(Image(str(path.relative_to(self.folder)), key, step, journal.now()))
+
+    def image_path(self, key: str, step: int) -> Path:
+        """Where `log_image` writes."""
+        return self.folder / "images" / f"{key}-{step}.png"
 
     def set_tag(self, key: str, value: str) -> None:
         """Sets a tag."""

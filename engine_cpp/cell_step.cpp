@@ -41,8 +41,9 @@ constexpr auto places_in_field = [] {
   std::array<std::array<std::uint16_t, tile::cells>, 9> places{};
   for (std::size_t around = 0; around < places.size(); ++around) {
     for (std::size_t cell = 0; cell < tile::cells; ++cell) {
-      const auto x = cell % 8 + 8 * (around % 3) - 7;
-      const auto y = cell / 8 + 8 * (around / 3) - 7;
+      const auto column = static_cast<std::int64_t>(around % 3), row = static_cast<std::int64_t>(around / 3);
+      const auto x = tile::x_of(cell) + tile::side * column - (tile::side - 1);
+      const auto y = tile::y_of(cell) + tile::side * row - (tile::side - 1);
       places[around][cell] = static_cast<std::uint16_t>(y * field_side + x);
     }
   }
@@ -197,19 +198,19 @@ class Stepper {
 
   void draw_fires(const Batch& batch, const Listing& listing) {
     const auto step = static_cast<std::uint32_t>(work_.step);
-    const auto rate = static_cast<float>(work_.physics.fire_rate);
     std::array<std::uint32_t, most_cells> x, y, streams;
     const auto count = listing.groups.back().end_cell;
     for (std::size_t i = 0; i < count; ++i) {
       const auto& listed = listing.cells[i];
       const auto [universe, tile] = work_.evaluation.tiles()[batch.first_tile + listed.tile];
       const auto place = work_.next[universe].cells.place(tile);
-      x[i] = static_cast<std::uint32_t>(place.x * tile::side) + listed.cell % 8;
-      y[i] = static_cast<std::uint32_t>(place.y * tile::side) + listed.cell / 8;
+      x[i] = static_cast<std::uint32_t>(place.x * tile::side + tile::x_of(listed.cell));
+      y[i] = static_cast<std::uint32_t>(place.y * tile::side + tile::y_of(listed.cell));
       streams[i] = static_cast<std::uint32_t>(universe) * stream::count + stream::fire;
     }
     for (std::size_t i = 0; i < count; ++i) {
-      fires_[i] = uniform(philox({x[i], y[i], step, streams[i]}, work_.seed)[0]) < rate;
+      const auto word = philox({x[i], y[i], step, streams[i]}, work_.seed)[0];
+      fires_[i] = is_below(word, work_.physics.fire_rate);
     }
   }
 

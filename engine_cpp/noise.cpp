@@ -22,8 +22,6 @@ using Use = NoiseUse;
 // What becomes of a cell, or of one that is hit.
 using Change = void (*)(Cell cell, Draws& draws, const Use& use);
 
-bool is_below(std::uint32_t word, double level) { return uniform(word) < static_cast<float>(level); }
-
 void random_phases(Cell cell, Draws& draws, const Use& use) {
   for (std::int64_t i = 0; i < cell.d_state; ++i) {
     const double angle = 2.0 * std::numbers::pi * uniform(draws.next());

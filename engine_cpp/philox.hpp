@@ -46,6 +46,11 @@ inline Words philox(Words counter, std::uint64_t key) {
 // Uniform in [0, 1), on a grid of 2^-24: exact in float32.
 inline float uniform(std::uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24F; }
 
+// Whether what has that probability happens.
+inline bool is_below(std::uint32_t word, double probability) {
+  return uniform(word) < static_cast<float>(probability);
+}
+
 // Uniform in 0..count-1.
 inline std::int64_t below(std::uint32_t word, std::int64_t count) {
   return static_cast<std::int64_t>((std::uint64_t{word} * static_cast<std::uint64_t>(count)) >> 32);

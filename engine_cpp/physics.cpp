@@ -62,12 +62,11 @@ at::Tensor fire_mask(const Shape& shape, double rate, std::uint64_t seed, std::i
   if (rate >= 1) return {};
   auto mask = at::empty({shape.universes, 1, shape.height, shape.width}, at::kFloat);
   auto* out = mask.data_ptr<float>();
-  const auto threshold = static_cast<float>(rate);
   at::parallel_for(0, shape.universes * shape.height, 1, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t row = begin; row < end; ++row) {
       for (std::int64_t x = 0; x < shape.width; ++x) {
         Draws draws(seed, x, row % shape.height, step, row / shape.height, stream::fire);
-        out[row * shape.width + x] = uniform(draws.next()) < threshold ? 1.0F : 0.0F;
+        out[row * shape.width + x] = is_below(draws.next(), rate) ? 1.0F : 0.0F;
       }
     }
   });

@@ -111,10 +111,7 @@ class RegionRun {
   float* row(std::int64_t local) const { return scratch_.get() + local * row_size_; }
 
   // Memory for copies of sources.
-  float* tile(std::int64_t floats) {
-    if (floats > tile_size_) tile_ = Floats(tile_size_ = floats);
-    return tile_.get();
-  }
+  float* copies(std::int64_t floats) { return copies_.take(floats); }
 
  private:
   void run_operator(std::size_t index, const float* const* cells, std::int64_t count);
@@ -123,8 +120,7 @@ class RegionRun {
   Profile* const profile_;
   std::int64_t row_size_;  // from one to the next
   Floats scratch_;
-  Floats tile_;
-  std::int64_t tile_size_ = 0;
+  Scratch copies_;
   std::vector<std::vector<const float*>> a_, b_;
   std::vector<std::vector<float*>> out_;
   std::vector<std::vector<Term>> terms_;

@@ -113,7 +113,7 @@ class Worker {
     const auto copies = static_cast<std::int64_t>(sources.size()) * packed_size_;
     const auto channels = finish.out == nullptr ? 0 : static_cast<std::int64_t>(finish.psi->size());
     const auto plane = apart_in_cache(packed_size_);
-    packed_ = runner.tile(copies + neighbours_.size() + channels * plane);
+    packed_ = runner.copies(copies + neighbours_.size() + channels * plane);
     neighbours_.work_in(packed_ + copies);
     psi_.resize(at(channels));
     delta_.resize(at(channels));

@@ -30,6 +30,8 @@ inline std::int64_t of(std::int64_t coordinate) { return coordinate >> 3; }
 inline std::size_t index(std::int64_t x, std::int64_t y) {
   return static_cast<std::size_t>((y & 7) * 8 + (x & 7));
 }
+constexpr std::int64_t x_of(std::size_t cell) { return static_cast<std::int64_t>(cell % 8); }
+constexpr std::int64_t y_of(std::size_t cell) { return static_cast<std::int64_t>(cell / 8); }
 inline Mask bit(std::size_t cell) { return Mask{1} << cell; }
 
 // How many. Where CPUs may lack the instruction, std::popcount is a call.
@@ -167,8 +169,7 @@ class Tiles {
     for (std::size_t i = 0; i < cells.tiles(); ++i) {
       const auto [x, y] = cells.place(i);
       tile::for_each(cells.mask(i), [&](std::size_t cell) {
-        visit(x * tile::side + static_cast<std::int64_t>(cell % 8),
-              y * tile::side + static_cast<std::int64_t>(cell / 8), tile(i) + cell * width_);
+        visit(x * tile::side + tile::x_of(cell), y * tile::side + tile::y_of(cell), tile(i) + cell * width_);
       });
     }
   }

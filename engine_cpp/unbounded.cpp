@@ -393,8 +393,8 @@ at::Tensor Unbounded::window(const Window& window, std::int64_t universe, bool /
   const auto put = [&](std::size_t tile) {
     const auto [tile_x, tile_y] = tiles.cells.place(tile);
     tile::for_each(tiles.cells.mask(tile), [&](std::size_t cell) {
-      const auto column = tile_x * tile::side + static_cast<std::int64_t>(cell % 8) - window.x;
-      const auto row = tile_y * tile::side + static_cast<std::int64_t>(cell / 8) - window.y;
+      const auto column = tile_x * tile::side + tile::x_of(cell) - window.x;
+      const auto row = tile_y * tile::side + tile::y_of(cell) - window.y;
       if (column < 0 || column >= window.width || row < 0 || row >= window.height) return;
       for (std::int64_t c = 0; c < 2 * d_state_; ++c) {
         planes[(c * window.height + row) * window.width + column] =

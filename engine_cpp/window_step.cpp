@@ -81,8 +81,8 @@ void gather(const Tiles& now, std::int64_t x, std::int64_t y, std::int64_t side,
       const auto found = now.cells.find({tile_x, tile_y});
       if (found == CellSet::none) continue;
       tile::for_each(now.cells.mask(found), [&](std::size_t cell) {
-        const auto column = tile_x * tile::side + static_cast<std::int64_t>(cell % 8) - x;
-        const auto row = tile_y * tile::side + static_cast<std::int64_t>(cell / 8) - y;
+        const auto column = tile_x * tile::side + tile::x_of(cell) - x;
+        const auto row = tile_y * tile::side + tile::y_of(cell) - y;
         if (column < 0 || column >= side || row < 0 || row >= side) return;
         const auto* const numbers = now.tile(found) + cell * now.width();
         for (std::size_t c = 0; c < now.width(); ++c) {
@@ -183,8 +183,8 @@ class Windows {
       const auto matter = index < now.cells.tiles() ? now.cells.mask(index) : 0;  // planning kept the indices
       auto* const numbers = next.tile(index);
       tile::for_each(mask, [&](std::size_t cell) {
-        const auto x = place.x * tile::side + static_cast<std::int64_t>(cell % 8);
-        const auto y = place.y * tile::side + static_cast<std::int64_t>(cell / 8);
+        const auto x = place.x * tile::side + tile::x_of(cell);
+        const auto y = place.y * tile::side + tile::y_of(cell);
         auto* const own = numbers + cell * next.width();
         propose(delta, x - block.x, y - block.y, own, next.width());
         const bool is_matter = (matter & tile::bit(cell)) != 0;
@@ -205,7 +205,7 @@ class Windows {
   bool fires(std::int64_t x, std::int64_t y, std::size_t universe) const {
     if (work_.physics.fire_rate == 1) return true;
     Draws draws(work_.seed, x, y, work_.step, static_cast<std::int64_t>(universe), stream::fire);
-    return uniform(draws.next()) < static_cast<float>(work_.physics.fire_rate);
+    return is_below(draws.next(), work_.physics.fire_rate);
   }
 
   Law& law_;

@@ -32,7 +32,7 @@ from atheria.laws import Law
 from atheria.measuring import measured, series, step_drift
 from atheria.progress import Progress
 from atheria.responses import fresh_law, responses
-from atheria.runs import start_run
+from atheria.runs import KIND_TAG, start_run
 from atheria.stores import how_to_look
 from atheria.tracking import OutageError, find_run
 from atheria.views import Frame
@@ -313,7 +313,7 @@ def _log(
     tracking = replace(config.tracking, experiment=law.experiment or config.tracking.experiment)
     home = Path(config.output).absolute() / "evaluations"
     name = f"evaluation-{config.steps}-seed{config.seed}"
-    with start_run(tracking, home, name, {"atheria.kind": "evaluation"}, law.run_id) as logged:
+    with start_run(tracking, home, name, {KIND_TAG: "evaluation"}, law.run_id) as logged:
         logged.log_params(settings)
         for prefix, one in (("evaluation", curves), ("evaluation/untrained", curves.twin)):
             assert one is not None

@@ -81,7 +81,7 @@ def _export_run(config: ExportConfig, run_id: str) -> Path:
             raise UserError(f"{error}\nor export another checkpoint of it: {other}") from None
     law, origin = _law_of(state, config)
     origin = replace(origin, git_commit=run.tag("git_commit"))
-    path = Path(config.output or f"outputs/runs/{run_id}/law/{artifact.FILE_NAME}").absolute()
+    path = Path(config.output or f"outputs/runs/{run_id}/{artifact.IN_RUN}").absolute()
     description = export_law(law, origin, path)
     log_law(run, path, description)
     return _written(description, path, f"run_id={run_id}{where(config.tracking.uri)}")

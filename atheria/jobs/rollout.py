@@ -33,7 +33,7 @@ from atheria.film import Film, check_format
 from atheria.measuring import series, step_drift
 from atheria.philox import Lattice
 from atheria.progress import Progress, warn
-from atheria.runs import start_run
+from atheria.runs import KIND_TAG, start_run
 from atheria.scattered import Cells, cells_of
 from atheria.stores import how_to_look
 from atheria.tracking import OutageError, find_run
@@ -141,7 +141,7 @@ def run(config: RolloutConfig) -> Rollout:
     tracking, parent = _beside(run_id, config.tracking)
     where = "unbounded" if settings["grid"] == "unbounded" else "{}x{}".format(*settings["grid"])
     name = f"rollout-{config.steps}-{where}-seed{settings['seed']}"
-    with start_run(tracking, _home(config), name, {"atheria.kind": "rollout"}, parent) as logged:
+    with start_run(tracking, _home(config), name, {KIND_TAG: "rollout"}, parent) as logged:
         logged.log_params(settings)
         rolled = _roll(engine, config, logged.folder, settings.get("extent"))
         result = replace(rolled, run_id=logged.run_id)

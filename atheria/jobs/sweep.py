@@ -314,7 +314,7 @@ def _print_end(sweep: Plan, report: Report, logged: LoggedRun) -> None:
     named, store = f"run_id={best.outcome.run_id}", tracking.uri
     if tracking.mode != "online":  # no store knows the run yet
         started = Started.of(best.point)
-        law = short(Path(started.folder) / "law" / artifact.FILE_NAME) if started else ""
+        law = short(Path(started.folder) / artifact.IN_RUN) if started else ""
         named, store = as_override("law", law), None
     print(f"  python -m atheria.rollout {named} steps=1000 grid=128{where(store, output)}")
     for command in how_to_look(tracking, output) if logged.uri is not None else ():

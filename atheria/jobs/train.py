@@ -38,7 +38,7 @@ from atheria.progress import Progress, warn
 from atheria.provenance import git_commit
 from atheria.ranks import Ranks
 from atheria.resume import CONFIGURATION_TAG, Resumption
-from atheria.runs import LoggedRun, reopen_run, send_rest, start_run
+from atheria.runs import KIND_TAG, LoggedRun, reopen_run, send_rest, start_run
 from atheria.stores import how_to_look, shown, store_uri, where
 from atheria.trainer import Trainer
 from atheria.transfer import initialise
@@ -250,7 +250,7 @@ def _start(config: TrainConfig, found: Resumption | None, part: Part | None) -> 
 def new_run(config: TrainConfig, part: Part | None) -> Iterator[LoggedRun]:
     """A new run with its settings logged."""
     name = f"{config.model['name']}-{config.trainer.name}-seed{config.seed}"
-    tags = {"atheria.kind": "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
+    tags = {KIND_TAG: "training", CONFIGURATION_TAG: resume.fingerprint(asdict(config))}
     tracking, parent = config.tracking, None
     if part is not None:
         name, parent = part.name, part.parent
@@ -294,7 +294,7 @@ def _finished(found: Resumption, config: TrainConfig, part: Part | None) -> Trai
     if part is not None:
         part.started(found.run.run_id, folder)
     best = resume.best_checkpoint(found.run, folder)
-    law = folder / "law" / artifact.FILE_NAME
+    law = folder / artifact.IN_RUN
     if not law.is_file():
         law = law_of_run(found.run.run_id, config.tracking.uri)
     uri = None if config.tracking.mode == "off" else store_uri(config.tracking.uri)
@@ -471,7 +471,7 @@ def _export(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged:
         run_id=logged.run_id,
         git_commit=git_commit(),
     )
-    path = logged.folder / "law" / artifact.FILE_NAME
+    path = logged.folder / artifact.IN_RUN
     log_law(logged, path, export_law(law, origin, path))
     losses = {key.replace("eval/", "best/"): value for key, value in best["metrics"]["latest"].items()}
     logged.log(losses, step=best["episode"])
@@ -516,21 +516,20 @@ def _log_picture(trainer: Trainer, logged: LoggedRun) -> None:
 def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, logged: LoggedRun) -> None:
     """The report, and the film in it, of a held-out universe beyond the evaluations' horizon."""
     steps = max(trainer.horizon, min(4 * trainer.horizon, REPORT_STEPS))
-    shown, measured = strip.spread(steps, REPORT_FRAMES), strip.spread(steps, REPORT_MOMENTS)
+    filmed, measured = strip.spread(steps, REPORT_FRAMES), strip.spread(steps, REPORT_MOMENTS)
     torus = config.physics.boundary == "torus"
-    pictures = logged.folder / "pictures"
     observed: list[tuple[int, dict[str, float]]] = []
     fields: list[Tensor] = []
-    with Film(pictures / "film.gif", Density(), side=REPORT_SIDE) as film:
+    with Film((logged.folder / PICTURE).with_name("film.gif"), Density(), side=REPORT_SIDE) as film:
         for step, psi in trainer.held_out_rollout(steps):
-            if step in shown:
+            if step in filmed:
                 film.add(Frame(step, psi.float().cpu().numpy()))
             if step in measured:
                 field = psi.float().cpu()[None]
                 fields = [*fields[:1], field]  # the first, and this one
                 values = observables.measure(field, torus) | observables.compare(fields[0], field)
                 observed.append((step, {name: value.item() for name, value in values.items()}))
-    untrained = logged.folder / "images" / f"{EVALUATION_KEY}-0.png"
+    untrained = logged.image_path(EVALUATION_KEY, 0)
     strips = {"under the untrained law": untrained} if untrained.is_file() else {}
     said = report.Report(
         title=journal.identity(logged.folder).name,
@@ -544,9 +543,9 @@ def _log_report(best: dict[str, Any], trainer: Trainer, config: TrainConfig, log
         observed=observed,
         film=film.path,
         film_steps=steps,
-        pictures={"A held-out universe under the trained law": pictures / "rollout.png"}
+        pictures={"A held-out universe under the trained law": logged.folder / PICTURE}
         | {f"The same {caption}": path for caption, path in strips.items()},
-        commands=_next(config, logged.run_id, logged.uri, logged.folder / "law" / artifact.FILE_NAME),
+        commands=_next(config, logged.run_id, logged.uri, logged.folder / artifact.IN_RUN),
     )
     path = logged.folder / report.FILE_NAME
     text = report.html(said)

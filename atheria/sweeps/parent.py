@@ -10,12 +10,10 @@ from omegaconf import OmegaConf
 from atheria import journal
 from atheria.config import OptunaConfig, UserError
 from atheria.files import atomically
-from atheria.runs import POINT_TAG, SWEEP_TAG, LoggedRun, go_on_with, reopen_run, start_run
+from atheria.runs import KIND_TAG, POINT_TAG, SWEEP_TAG, LoggedRun, go_on_with, reopen_run, start_run
 from atheria.stores import sqlite_file, store_uri, without_credentials
 from atheria.sweeps.plan import Plan
 from atheria.tracking import PARENT_TAG, MissingRunError, OutageError, Store, StoredRun
-
-KIND_TAG = "atheria.kind"
 
 
 @contextmanager

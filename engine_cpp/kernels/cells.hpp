@@ -8,13 +8,9 @@ inline void with_change(const ChannelAffine& of, std::int64_t first, std::int64_
   const Vector centre = load(of.centre + first, count);
   const Vector scale = load(of.scale + first, count);
   const Vector shift = load(of.shift + first, count);
-  if (of.activation == Activation::elu && of.alpha == 1.0F) {
-    use([=](Vector x) { return elu((x - centre) * scale + shift); });
-  } else {
-    use([=, activation = of.activation, alpha = of.alpha](Vector x) {
-      return activate(activation, alpha, (x - centre) * scale + shift);
-    });
-  }
+  with_activation(of.activation, of.alpha, [&](auto activated) {
+    use([=](Vector x) { return activated((x - centre) * scale + shift); });
+  });
 }
 
 void pack_cells(const float* cells, std::int64_t stride, std::int64_t channels, const ChannelAffine* of,

@@ -38,16 +38,24 @@ inline Vector activate(Activation activation, float alpha, Vector x) {
   __builtin_unreachable();
 }
 
-// Calls use(change), change(x) being what an Affine makes of a vector: for the usual activation without a
-// choice.
+// Calls use(change), change(x) being the activation of a vector: for the usual one without a choice.
 template <class Use>
-inline void with_activation(const Affine& a, Use use) {
-  const auto [centre, scale, shift, activation, alpha] = a;
+inline void with_activation(Activation activation, float alpha, Use use) {
   if (activation == Activation::elu && alpha == 1.0F) {
-    use([=](Vector x) { return elu((x - centre) * scale + shift); });
+    use([](Vector x) { return elu(x); });
   } else {
-    use([=](Vector x) { return activate(activation, alpha, (x - centre) * scale + shift); });
+    use([=](Vector x) { return activate(activation, alpha, x); });
   }
+}
+
+// The same of what an Affine makes of a vector.
+template <class Use>
+inline void with_affine(const Affine& a, Use use) {
+  with_activation(a.activation, a.alpha, [&](auto activated) {
+    use([=, centre = a.centre, scale = a.scale, shift = a.shift](Vector x) {
+      return activated((x - centre) * scale + shift);
+    });
+  });
 }
 
 // Up to block_outputs rows of `vectors` vectors from cell `first` on, the last one of `last` cells.
@@ -115,10 +123,8 @@ inline void multiply_block(const Product& task, const float* weights, std::int64
   };
   if (task.activation == Activation::none) {
     store_all();
-  } else if (task.activation == Activation::elu && task.alpha == 1.0F) {
-    activate_and_store([](Vector x) { return elu(x); });
   } else {
-    activate_and_store([&](Vector x) { return activate(task.activation, task.alpha, x); });
+    with_activation(task.activation, task.alpha, activate_and_store);
   }
 }
 
@@ -150,7 +156,7 @@ inline void map(const float* in, float* out, std::int64_t cells, Change change) 
 }
 
 void affine(const float* in, float* out, const Rows& rows, const Affine& affine) {
-  with_activation(affine, [&](auto change) {
+  with_affine(affine, [&](auto change) {
     for (std::int64_t y = 0; y < rows.height; ++y)
       map(in + y * rows.stride, out + y * rows.stride, rows.width, change);
   });

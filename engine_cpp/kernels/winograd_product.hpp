@@ -236,9 +236,5 @@ inline void winograd_all(const WinogradProduct& task, Change change) {
 }
 
 void winograd_product(const WinogradProduct& task) {
-  if (task.activation == Activation::elu && task.alpha == 1.0F) {
-    winograd_all(task, [](Vector x) { return elu(x); });
-  } else {
-    winograd_all(task, [&](Vector x) { return activate(task.activation, task.alpha, x); });
-  }
+  with_activation(task.activation, task.alpha, [&](auto change) { winograd_all(task, change); });
 }
