@@ -2,36 +2,19 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
-#include <optional>
-#include <string>
 #include <vector>
 
-#include "channels_last.hpp"
-#include "planes.hpp"
-#include "profile.hpp"
+#include "division.hpp"
 #include "program.hpp"
-#include "region.hpp"
-#include "spatial.hpp"
-#include "sweep.hpp"
+#include "workspace.hpp"
 
 namespace atheria {
-
-// One of these.
-struct Step {
-  std::optional<Spatial> spatial{};
-  std::optional<PairStep> pairs{};
-  std::optional<Region> region{};
-};
-
-class Workspace;
 
 class Plan {
  public:
   // winograd: whether Winograd's algorithm serves where it takes less time. profile: of the program.
   Plan(const Program& program, Precision precision, bool winograd, Profile& profile);
-  ~Plan();
 
   bool uses_bf16() const { return bf16_operations() > 0; }
   // Of a cell, in products in bfloat16, and in convolutions of planes by Winograd's algorithm.
@@ -64,22 +47,19 @@ class Plan {
     std::int64_t height, width;
   };
 
-  void divide();
+  void assemble();
   double operations_of(std::int64_t value) const;
-  bool reads_bare_planes(const Region& region) const;
   std::int64_t memory_cells(std::int64_t height, std::int64_t width) const;
   Tally run_one(Workspace& workspace, const Universe& universe, const Finish& finish);
 
   const Program& program_;
   Precision precision_;
   bool winograd_;
-  std::int64_t halo_;
   Profile& profile_;
-  std::vector<Step> steps_;
+  std::vector<PlanStep> steps_;
   Region last_;                       // the region that ends in delta
   std::vector<Operand> delta_, psi_;  // of the last region
-  std::vector<bool> is_stored_, needs_halo_;
-  std::vector<Forms> forms_;
+  Storage storage_;
   std::vector<std::unique_ptr<Workspace>> workspaces_;
 };
 
