@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -324,9 +325,9 @@ def test_wide_padding_is_checked_on_wide_grids(tmp_path: Path) -> None:
 def test_a_law_whose_rounding_would_move_the_vacuum_is_not_compiled(tmp_path: Path) -> None:
     shifted = module_of(
         "return torch.sigmoid(psi + self.b) - torch.sigmoid(self.b)",
-        b=torch.linspace(-1, 1, 4).view(1, 4, 1, 1),
+        b=torch.linspace(-3, 3, 32).view(1, 32, 1, 1),
     )
-    engine = Engine(d_state=2)
+    engine = Engine(d_state=16)
     engine.load_model(plain_torchscript(shifted, tmp_path / "law.pt"), {})
     if engine.info()["vacuum_stable"]:
         assert engine.info()["backend"] == "torchscript"
@@ -695,6 +696,41 @@ return 0.1 * F.conv2d(F.pad(mixed, [1, 1, 1, 1], mode="circular"), self.out)
         engine.set_state(psi)
         engine.step_native()
     np.testing.assert_allclose(*(engine.state() for engine in engines), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["F.elu(x)", "F.elu(x, 0.3)", "F.silu(x)", "torch.tanh(x)", "F.leaky_relu(x, 0.1)", "torch.sin(x)"],
+)
+@torch.inference_mode()
+def test_what_becomes_of_nearly_nothing(activation: str, tmp_path: Path) -> None:
+    """Fields that fade, or cells that are normalised afterwards, show each digit of a small number."""
+    body = f"x = F.conv2d(psi, self.first)\nreturn F.conv2d({activation}, self.last)"
+    module = module_of(body, first=torch.randn(16, 4, 1, 1), last=torch.randn(4, 16, 1, 1))
+    path = plain_torchscript(module, tmp_path / "law.pt")
+    engine = Engine(d_state=2, backend="compiled")
+    engine.load_model(path, {"gamma": 1 - 2**-20, "normalise": "none"})  # what the law says, nearly alone
+    exact = deepcopy(module).double()
+    for amplitude in (3.0, 0.3, 0.03, 1e-3, 1e-5, 1e-8, 1e-20):
+        psi = amplitude * torch.randn(1, 4, 16, 20)
+        engine.set_state(psi.numpy())
+        engine.step_native()
+        expected = exact(psi.double()) + psi.double() * 2**-20
+        error = (torch.from_numpy(engine.state()) - expected).abs().max() / expected.abs().max()
+        assert error < 2e-6, amplitude
+
+
+@torch.inference_mode()
+def test_faint_cells_are_normalised_alike(tmp_path: Path) -> None:
+    """Of a law without biases, whose answer is the smaller the fainter the cell, and the whole of it."""
+    body = "return F.conv2d(F.elu(F.conv2d(psi, self.first)), self.last)"
+    module = module_of(body, first=torch.randn(16, 4, 1, 1), last=torch.randn(4, 16, 1, 1))
+    states = []
+    for engine in both(module, tmp_path, {"normalise": "cell"}):
+        engine.reset("gaussian", 0, (64, 64))
+        engine.step_native()
+        states.append(engine.state())
+    np.testing.assert_allclose(*states, rtol=0, atol=1e-5)
 
 
 def test_a_scale_is_part_of_the_convolution_at_each_load(tmp_path: Path) -> None:
