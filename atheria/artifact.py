@@ -210,10 +210,12 @@ def physics_of(description: Description | None, changes: Mapping[str, Any]) -> P
         UserError: A key or a value is wrong, or the boundary of an artifact would change.
     """
     physics = description.physics if description else DEFAULT_PHYSICS
+    if not isinstance(changes, Mapping):
+        raise UserError(f"`physics` must be a mapping, as {{'gamma': 0.1}}, got {changes!r}")
     changed = validate(PhysicsConfig, {**asdict(physics), **changes}, at="physics")
     if description and changed.boundary != physics.boundary:
         raise UserError(
-            f"`physics.boundary` is baked into the law as '{physics.boundary}'; "
-            f"export it anew for '{changed.boundary}'"
+            f"`physics.boundary` is baked into the law as '{physics.boundary}', got '{changed.boundary}'; "
+            f"keep it: physics.boundary={physics.boundary}, or export the law anew for '{changed.boundary}'"
         )
     return changed

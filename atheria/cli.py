@@ -30,6 +30,16 @@ from atheria.config import UserError, unknown_key, validate
 
 Schema = TypeVar("Schema")
 
+
+def _groups(choices: DictConfig) -> str:
+    """The groups that a command chooses from, with their options: for its help page."""
+    loader = GlobalHydra.instance().config_loader()
+    names = sorted(str(name) for name in choices if not str(name).startswith("hydra/"))
+    return "\n".join(f"{name}: {', '.join(loader.get_group_options(name))}" for name in names)
+
+
+OmegaConf.register_new_resolver("atheria.groups", _groups, replace=True)
+
 USAGE_ERROR = 2
 INTERRUPTED = 130
 

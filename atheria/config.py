@@ -397,6 +397,14 @@ class ExportConfig:
     model: dict[str, Any] | None = None
 
 
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Stops = Annotated[list[Literal["extinction", "fixed_point"]], BeforeValidator(_as_list)]
+"""One condition or a list of them."""
+
+
 @dataclass(config=SCHEMA, frozen=True)
 class RolloutConfig:
     """What `atheria.rollout` is told.
@@ -405,7 +413,10 @@ class RolloutConfig:
         grid: Height and width, ``unbounded``, or None for the training grid.
         extent: Height and width of where an unbounded universe's initial state is drawn; None for the
             training grid.
-        resume: The file of the universe that an earlier rollout ended with, to go on with; None to start one.
+        resume: The file of the universe that an earlier rollout ended with, or its folder, to go on with;
+            None to start one.
+        universes: None for one, or those that `resume` goes on with; `seed` likewise, for 0.
+        stop: What ends it before its last step.
     """
 
     run_id: str | None
@@ -415,11 +426,12 @@ class RolloutConfig:
     resume: str | None
     grid: GridOrUnbounded | None
     extent: Extent | None
-    universes: Universes
-    seed: Seed
+    universes: Universes | None
+    seed: Seed | None
     physics: dict[str, Any]
     initial_state: dict[str, Any]
     noise: NoiseConfig
+    stop: Stops
     observe_every: Positive
     frames: Annotated[int, Field(ge=2, le=32)]
     view: Literal["density", "phase", "flow", "components", "difference"]
@@ -428,6 +440,8 @@ class RolloutConfig:
     film_scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     threads: Threads
     device: Device
+    precision: Literal["fp32", "bf16"]
+    backend: Literal["fastest", "compiled", "torchscript"]
     tracking: TrackingConfig
     output: str
 

@@ -82,6 +82,8 @@ def law_of_run(run_id: str, tracking_uri: str | None = None) -> Path:
     Raises:
         UserError: There is no such run, it has no law, or the law does not match its digest.
     """
+    if not isinstance(run_id, str):
+        raise UserError(f"`run_id` must be the ID of a run, got {run_id!r}")
     try:
         run = find_run(run_id, tracking_uri)
     except OutageError as error:

@@ -93,11 +93,24 @@ def _gaussian(width: float, d_state: int, lattice: Lattice, seed: int, step: int
     return state.transpose(0, 1) * envelope
 
 
+def existing(path: str | None) -> Path:
+    """The file of an initial state.
+
+    Raises:
+        UserError: None is named, or it is not there.
+    """
+    if path is None:
+        raise UserError("`initial_state.path` must name a .npy or .npz file; give it: initial_state.path=...")
+    if not Path(path).is_file():
+        raise UserError(
+            f"`initial_state.path` must name a .npy or .npz file, got '{path}', which is not there"
+        )
+    return Path(path)
+
+
 def _from_file(path: str | None, shape: tuple[int, int, int, int], first: int) -> Tensor:
-    if path is None or not Path(path).is_file():
-        raise UserError(f"`initial_state.path` must name a .npy or .npz file, got {path!r}")
     try:
-        content = np.load(path, allow_pickle=False)
+        content = np.load(existing(path), allow_pickle=False)
     except (ValueError, OSError) as error:
         raise UserError(f"`initial_state.path`: '{path}' cannot be read: {error}") from None
     array = content if isinstance(content, np.ndarray) else content.get("psi")
@@ -111,6 +124,6 @@ def _from_file(path: str | None, shape: tuple[int, int, int, int], first: int) -
         got = "no field `psi`" if array is None else f"{array.dtype} {array.shape}"
         raise UserError(
             f"`initial_state.path`: the field must be float32 (B, {', '.join(map(str, cell_shape))}), "
-            f"got {got} in '{path}'; set the grid and `model.d_state` to the file's"
+            f"got {got} in '{path}'; set the grid to the file's, and take a file of the law's `d_state`"
         )
     return torch.from_numpy(array[(first + np.arange(shape[0])) % len(array)])

@@ -7,7 +7,7 @@ from atheria.cli import configure, main
 from atheria.config import RolloutConfig
 
 if TYPE_CHECKING:
-    from atheria.jobs.rollout import Rollout
+    from atheria.rolling import Rollout
 
 JOB = "atheria.jobs.rollout"
 

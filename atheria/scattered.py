@@ -4,7 +4,6 @@ What needs the number of cells of a grid (`atheria.patterns`) is not defined the
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +20,7 @@ from atheria.coherence import (
     von_neumann_entropy,
 )
 from atheria.config import UserError
+from atheria.initial_state import existing
 
 
 class Cells(NamedTuple):
@@ -137,14 +137,21 @@ def read(path: str | None, d_state: int) -> list[Cells]:
     Raises:
         UserError: The file is missing, holds something else, or cells of another number of components.
     """
-    if path is None or not Path(path).is_file():
-        raise UserError(f"`initial_state.path` must name a .npy or .npz file, got {path!r}")
     try:
-        content = np.load(path, allow_pickle=False)
+        content = np.load(existing(path), allow_pickle=False)
         if not isinstance(content, np.ndarray) and "coordinates" in content:
             found = _universes(*(content[name] for name in ("coordinates", "amplitudes", "counts")))
+        elif isinstance(content, np.ndarray):
+            found = _of_field(content)
+        elif "psi" in content:
+            found = _of_field(content["psi"])
         else:
-            found = _of_field(content if isinstance(content, np.ndarray) else content["psi"])
+            raise ValueError(
+                f"it has neither `psi` nor `coordinates`, but {', '.join(content)}; a rollout's field.npz "
+                "has one of them, and its universe.npz is what resume=... goes on with"
+            )
+    except UserError:
+        raise
     except (ValueError, OSError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"`initial_state.path`: '{path}' cannot be read: {error}") from None
     width = found[0].psi.shape[1]

@@ -106,6 +106,9 @@ Engine::Engine(std::optional<std::int64_t> d_state, const std::string& device, i
           "`precision` bf16 is of kernels that run on the CPU alone; leave it fp32 on " + device_.str());
   require(backend_ != Backend::compiled || device_.is_cpu(),
           "`backend` compiled has kernels for the CPU alone; leave it out on " + device_.str());
+  require(precision == "fp32" || backend_ != Backend::torchscript,
+          "`precision` bf16 is of our own kernels, which `backend` torchscript leaves out; leave one of them "
+          "out");
   require(precision == "fp32" || kernels().multiply_pairs != nullptr,
           "`precision` bf16 needs a CPU with AVX512_BF16; this one has " + std::string(kernels().name));
 }
@@ -258,6 +261,7 @@ std::vector<Observation> Engine::rollout(std::int64_t steps, std::int64_t observ
   const Computing computing(threads_);
   const auto start = universe().step_count();
   std::vector<Observation> observations{{start, observables()}};
+  if (stop.extinction && universe_->occupied_cells() == 0) return observations;
   for (std::int64_t done = 0; done < steps;) {
     const auto before = stop.fixed_point ? universe_->copy() : nullptr;
     const auto unseen = std::min(steps - done, observe_every - done % observe_every);

@@ -106,7 +106,7 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
   const bool is_known = tally && next.is_same(quiet);
   if (!(is_known && std::isfinite(tally->energy)) && !std::isfinite(next.sum(at::kDouble).item<double>())) {
     if (steps > 1) return step(law, physics, noise, seed, 1);  // up to the one that is not finite
-    throw_not_finite(step_count_ + 1);
+    throw_not_finite(step_count_ + 1, physics.normalise);
   }
   psi_ = next;
   before_noise_ = std::move(quiet);
@@ -118,7 +118,7 @@ void Grid::step(Law& law, const Physics& physics, const Noise& noise, std::uint6
 void Grid::step_recorded(Law& law, RecordedStep& recorded, const Physics& physics, const Noise& noise,
                          std::uint64_t seed) {
   auto next = recorded.step(law, {psi_, memory_, reference_energy_, step_count_}, {physics, noise, seed});
-  if (!std::isfinite(next.sum)) throw_not_finite(step_count_ + 1);
+  if (!std::isfinite(next.sum)) throw_not_finite(step_count_ + 1, physics.normalise);
   psi_ = std::move(next.psi);
   before_noise_ = std::move(next.before_noise);
   memory_ = std::move(next.memory);

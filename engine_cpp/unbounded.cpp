@@ -255,7 +255,7 @@ void Unbounded::step(Law& law, const Physics& physics, const Noise& noise, std::
     quiet = next_;
     finite = apply(noise, seed);
   }
-  if (!finite) throw_not_finite(step_count_ + 1);
+  if (!finite) throw_not_finite(step_count_ + 1, physics.normalise);
   drop_far_tiles();
   now_.swap(next_);
   before_noise_ = std::move(quiet);

@@ -107,9 +107,13 @@ inline void check_within_reach(std::int64_t x, std::int64_t y) {
                               ", y=" + std::to_string(y));
 }
 
-[[noreturn]] inline void throw_not_finite(std::int64_t step) {
-  throw std::overflow_error("the field stopped being finite at step " + std::to_string(step) +
-                            "; the state before it is kept. Normalise, or raise `gamma`");
+[[noreturn]] inline void throw_not_finite(std::int64_t step, Normalise normalise) {
+  throw std::overflow_error(
+      "the field stopped being finite at step " + std::to_string(step) + "; the state before it is kept. " +
+      (normalise == Normalise::none
+           ? "Normalise, or raise `gamma`"
+           : "Norms whose squares are beyond float32 cannot be normalised: the law makes "
+             "too much of this field"));
 }
 
 }  // namespace atheria

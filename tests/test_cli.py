@@ -189,6 +189,9 @@ def test_other_commands_refuse_alike(
     assert list(tmp_path.iterdir()) == []
 
 
+WITH_PHYSICS = ["train", "export", "rollout", "view"]
+
+
 @pytest.mark.parametrize(
     "command", ["train", "export", "rollout", "evaluate", "view", "ui", "sync", "promote", "cache"]
 )
@@ -204,6 +207,8 @@ def test_help_teaches_and_imports_neither_torch_nor_mlflow(command: str, tmp_pat
     assert f"python -m atheria.{command} " in result.stdout
     assert "== Configuration ==" in result.stdout
     assert "heavy: []" in result.stdout
+    for group, commands in (("trainer: v3, v4", ["train"]), ("physics: closed, inherit, open", WITH_PHYSICS)):
+        assert (f"\n{group}\n" in result.stdout) == (command in commands)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -601,6 +602,19 @@ def test_no_flipped_bit_ends_in_anything_but_a_value_error(exported: Callable) -
             Engine().load_model(path)
 
 
+def test_a_field_that_does_not_suit_another_law_is_not_dropped_in_silence(exported: Callable) -> None:
+    engine = Engine()
+    engine.load_model(exported("mlp")[1])
+    engine.set_state(np.ones((1, 8, 6, 10), np.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        engine.load_model(exported("mlp", grid=(8, 8))[1])
+    assert engine.state().shape == (1, 8, 6, 10)
+    with pytest.warns(UserWarning, match="the field that the engine had does not suit '.*unet.pt'"):
+        engine.load_model(exported("unet")[1])
+    assert engine.state().shape == (1, 4, 16, 16)
+
+
 def test_the_extension_checks_what_it_is_given_by_itself(exported: Callable) -> None:
     """Kernels have room for so many channels, and a boundary that nobody knows would pass for another."""
     _, path = exported("mlp")
@@ -697,7 +711,12 @@ def test_arguments_out_of_range(engine: Engine, exported: Callable) -> None:
         ValueError, "`physics.gamma` must be less than 1, got 1.5", engine.load_model, path, {"gamma": 1.5}
     )
     refused(ValueError, "`physics.gama` is not a key", engine.load_model, path, {"gama": 0.5})
-    refused(ValueError, "is baked into the law", engine.load_model, path, {"boundary": "zeros"})
+    message = "is baked into the law as 'torus', got 'zeros'; keep it: physics.boundary=torus"
+    refused(ValueError, message, engine.load_model, path, {"boundary": "zeros"})
+    refused(ValueError, "`physics` must be a mapping", engine.load_model, path, "closed")
+    refused(
+        ValueError, "`precision` bf16 is of our own kernels", Engine, precision="bf16", backend="torchscript"
+    )
 
 
 def test_calls_out_of_order(exported: Callable, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ FLOORS = [
      "atheria.exporting", "atheria.sweeps.search", "atheria.sweeps.pictures", "atheria.measuring",
      "atheria.comparison", "atheria.report"},
     {"atheria.runs", "atheria.courier", "atheria_core", "atheria.responses", "atheria.watch"},
-    {"atheria.resume"},
+    {"atheria.resume", "atheria.rolling"},
     {"atheria.laws.unet_product", "atheria.laws.unet_unitary", "atheria.laws.unet_convlstm",
      "atheria.engine", "atheria.jobs", "atheria.jobs.train", "atheria.jobs.export", "atheria.jobs.rollout",
      "atheria.jobs.sync", "atheria.jobs.promote", "atheria.jobs.cache", "atheria.jobs.evaluate",

@@ -1,7 +1,12 @@
 """Rollouts by run ID and by file; the run's artifact fetched, verified and cached."""
 
+import json
 import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +21,7 @@ from atheria import checkpoint, laws, progress
 from atheria.config import PhysicsConfig, UserError
 from atheria.engine import from_run
 from atheria.export import export
+from atheria.exporting import export_law
 from atheria.fetch import law_of_run
 from atheria.files import cache_folder, sha256
 from atheria.jobs.train import TrainedRun
@@ -27,7 +33,7 @@ from atheria.tracking import LAW_DIGEST_TAG
 from atheria.train import train
 from atheria.watch import computed_by, engine_line
 
-from .conftest import SMALL
+from .conftest import SMALL, heed_ctrl_c, make_law, origin_of
 
 
 def test_the_engine_of_a_run_computes_what_its_checkpoint_computes(in_run_folder: TrainedRun) -> None:
@@ -131,6 +137,8 @@ def test_options_reach_the_engine(in_run_folder: TrainedRun, capsys: pytest.Capt
     printed = capsys.readouterr().out
     assert "compiled on cpu" in printed
     assert "position_entropy" in printed
+    rollout([law, "steps=3", "backend=torchscript"])
+    assert "torchscript on cpu" in capsys.readouterr().out
 
 
 def test_threads_are_named_where_they_compute() -> None:
@@ -178,6 +186,101 @@ def test_a_rollout_goes_on_bit_for_bit(in_run_folder: TrainedRun, capsys: pytest
     again = rollout(last)  # of another universe it would lie elsewhere
     assert again.folder == rest.folder
     assert rollout([*last[:2], f"resume={rest.folder / 'universe.npz'}", *last[3:]]).folder != rest.folder
+
+
+def test_a_rollout_goes_on_from_its_folder_and_says_what_changes(
+    in_run_folder: TrainedRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    law = f"law={in_run_folder.law}"
+    begun = rollout([law, "steps=2", "noise=phase_flip", "noise.level=0.1", "seed=3"])
+    rest = rollout([law, "steps=1", f"resume={begun.folder}"])
+    printed = capsys.readouterr()
+    assert "universe.npz, at step 2; seed 3, noise phase_flip at 0.1" in printed.out
+    assert "that universe" not in printed.err
+    assert json.loads((rest.folder / "rollout.json").read_text())["noise"] == {
+        "name": "phase_flip",
+        "level": 0.1,
+    }
+    other = tmp_path / "other.pt"
+    export(["model=mlp", "model.d_state=2", "model.hidden_channels=4", f"output={other}"])
+    rollout([f"law={other}", "steps=1", f"resume={begun.folder}", "physics.gamma=0.5"])
+    said = capsys.readouterr().err
+    assert (
+        "until step 2 that universe was of law unet, gamma 0.01; it goes on with law mlp, gamma 0.5" in said
+    )
+    with pytest.raises(UserError, match="got its field; give '.*universe.npz'"):
+        rollout([law, f"resume={begun.folder / 'field.npz'}"])
+    for given in ("seed=0", "universes=1"):
+        name = given.partition("=")[0]
+        with pytest.raises(UserError, match=f"`{name}` is that of the universe which `resume` goes on with"):
+            rollout([law, f"resume={begun.folder}", given])
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_rollout_leaves_all_that_it_has(in_run_folder: TrainedRun, ended_by: int) -> None:
+    law = f"law={in_run_folder.law}"
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "atheria.rollout",
+            law,
+            "steps=100000000",
+            "observe_every=1000",
+            "film=gif",
+            "film_every=1000000",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
+    )
+    assert process.stdout is not None
+    while not process.stdout.readline().startswith("engine"):
+        pass
+    time.sleep(1)
+    process.send_signal(ended_by)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    step = int(re.search(r"stopped   interrupted at step (\d+)", printed)[1])
+    folder = Path(re.search(r"universe  (.*)/universe.npz, which", printed)[1])
+    assert {"field.npz", "strip.png", "film.gif", "rollout.json"} <= {file.name for file in folder.iterdir()}
+    rest = rollout([law, f"resume={folder}", "steps=5"])
+    whole = rollout([law, f"steps={step + 5}", "observe_every=1000000"])
+    assert np.array_equal(rest.psi, whole.psi)
+
+
+def test_an_interrupted_rollout_is_logged_as_killed(
+    in_run_folder: TrainedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("atheria.progress.Progress.advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            rollout([f"run_id={in_run_folder.run_id}", "steps=3", "seed=9"])
+    client = MlflowClient(in_run_folder.tracking_uri)
+    (run,) = client.search_runs(["1"], "attributes.run_name LIKE 'rollout-3-%-seed9'")
+    assert run.info.status == "KILLED"
+    assert "rollout/field.npz" in {file.path for file in client.list_artifacts(run.info.run_id, "rollout")}
+
+
+def test_a_rollout_ends_where_nothing_happens_any_more(in_run_folder: TrainedRun, tmp_path: Path) -> None:
+    law = [f"law={in_run_folder.law}", "grid=8", "observe_every=7", "frames=3"]
+    fading = rollout([*law, "steps=1000", "stop=extinction", "physics.gamma=0.9", "physics.epsilon=1"])
+    assert fading.stopped == f"extinct at step {fading.steps[-1]}"
+    assert 0 < fading.steps[-1] < 1000
+    assert fading.observables["occupancy"][-1] == 0 < fading.observables["occupancy"][-2]
+    still = rollout(
+        [*law, "steps=1000", "stop=[extinction,fixed_point]", "initial_state=zeros", "universes=2"]
+    )
+    assert (still.stopped, still.steps.tolist()) == ("extinct at step 0", [0])
+    silent = make_law("mlp")
+    for parameter in silent.parameters():
+        torch.nn.init.zeros_(parameter)
+    export_law(silent, origin_of("mlp"), tmp_path / "silent.pt")
+    fixed = rollout([f"law={tmp_path}/silent.pt", "stop=fixed_point", "steps=50"])
+    assert (fixed.stopped, fixed.steps.tolist()) == ("a fixed point at step 1", [0, 1])
 
 
 def test_a_rollout_that_goes_on_is_logged_from_there_on(in_run_folder: TrainedRun) -> None:
@@ -294,7 +397,10 @@ def test_a_rollout_that_does_not_fit_says_so_and_logs_nothing(in_run_folder: Tra
         (["noise.level=0.5"], "`noise.level` needs a channel"),
         (["physics.boundary=zeros"], "`physics.boundary` is baked into the law as 'torus'"),
         (["device=tpu"], "`device` must be cpu"),
-        (["resume=gone.npz"], "`resume` must be the universe.npz of a rollout, got 'gone.npz', which is not"),
+        (
+            ["resume=gone.npz"],
+            "`resume` must be the universe.npz of a rollout, or its folder, got 'gone.npz', where",
+        ),
         (["resume=gone.npz", "grid=16"], "`grid` is that of the universe which `resume` goes on with"),
         (["resume=gone.npz", "noise=seed"], "`noise` is that of the universe"),
     ):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from atheria import observables, scattered
 from atheria.config import PhysicsConfig, UserError
-from atheria.jobs.rollout import Rollout
+from atheria.rolling import Rollout
 from atheria.rollout import rollout
 from atheria.scattered import Box, Cells
 from atheria.train import train

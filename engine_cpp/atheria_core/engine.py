@@ -1,6 +1,7 @@
 """The engine as Python sees it: files are checked here, universes run in C++."""
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ class Engine(_Engine):
     Args:
         d_state: Components of a cell; None takes the artifact's.
         device: ``cpu``, or ``cuda`` or ``cuda:N``: grids alone, by libtorch, each step a CUDA graph.
-        threads: Threads of libtorch, in the whole process; 0 keeps their number.
+        threads: That compute, for as long as the engine does; 0 takes libtorch's number.
         precision: ``fp32``, or ``bf16`` for the convolutions of a compiled law, on a CPU that gains from it.
         backend: ``fastest``: compiled where it can be; or ``compiled`` or ``torchscript``, and no other.
     """
@@ -54,7 +55,8 @@ class Engine(_Engine):
     def load_model(self, path: str | os.PathLike[str], physics: Mapping[str, Any] | None = None) -> None:
         """Loads a law; with no state set, starts the universe that the artifact describes.
 
-        A field that the engine already has is where the universe starts anew under this law, at step 0.
+        A field that the engine already has is where the universe starts anew under this law, at step 0. One
+        that does not suit it, as of another `d_state`, is dropped with a warning.
 
         A file that was neither exported here nor verified by its run's digest is first opened in a child
         process, once: libtorch's reader can crash on a damaged one.
@@ -70,7 +72,14 @@ class Engine(_Engine):
         description = read_description(path)
         arguments = loading_arguments(description, physics_of(description, physics or {}))
         proven.check(path, self._d_state, arguments)
+        had_state = self.has_state
         self._load_model(os.fspath(path), **arguments)
+        if had_state and not self.has_state:
+            warnings.warn(
+                f"the field that the engine had does not suit '{os.fspath(path)}' (`d_state`, `stride`, or a "
+                "law that cannot run unbounded), and is dropped; set_state or reset starts another",
+                stacklevel=2,
+            )
         if description is not None and not self.has_state and description.initial_state.kind != "file":
             height, width = description.training_grid
             self.start(description.initial_state, description.seed, (height, width))

@@ -49,7 +49,7 @@ def load_snapshot(path: str | os.PathLike[str]) -> Snapshot:
         ) from None
     except Exception as error:  # zipfile and numpy raise nearly everything at what is damaged
         raise ValueError(f"'{os.fspath(path)}' is no snapshot, or damaged: {error}") from error
-    if state.pop("format", None) != FORMAT:
+    if not np.array_equal(state.pop("format", None), FORMAT):
         raise ValueError(
             f"'{os.fspath(path)}' is no snapshot of this version; write one with atheria_core.save_snapshot"
         )
