@@ -16,7 +16,7 @@ def from_run(run_id: str, tracking_uri: str | None = None, **engine_args: Any) -
     Args:
         run_id: The run's ID.
         tracking_uri: MLflow store; None: ``MLFLOW_TRACKING_URI``, or the project's own.
-        **engine_args: Passed to `atheria_core.Engine`: d_state, device, threads, precision.
+        **engine_args: Passed to `atheria_core.Engine`: d_state, device, threads, precision, backend.
 
     Raises:
         UserError: There is no such run, it has no law, or the law does not match its digest.

@@ -16,11 +16,13 @@
 #include <thread>
 
 #include "arrays.hpp"
+#include "docstrings.hpp"
 #include "engine.hpp"
 #include "philox.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
+namespace docstrings = atheria::docstrings;
 using atheria::amplitudes;
 using atheria::as_field;
 using atheria::as_numpy;
@@ -304,10 +306,7 @@ NB_MODULE(_core, m) {
             const auto psi = as_field(state);
             self.without_gil([&](Engine& engine) { engine.set_state(psi); });
           },
-          "state"_a, nb::sig("def set_state(self, state: object) -> None"),
-          "Starts a universe at step 0 from `state`: float32, C-contiguous, (B, 2*d_state, H, W). May change "
-          "grid and "
-          "batch.")
+          "state"_a, nb::sig("def set_state(self, state: object) -> None"), docstrings::set_state)
       .def(
           "state",
           [](BoundEngine& self, bool before_noise) {
@@ -315,9 +314,7 @@ NB_MODULE(_core, m) {
               return engine.universe().psi(before_noise).to(at::kCPU, false, /*copy=*/true);
             }));
           },
-          "before_noise"_a = false,
-          "A copy of the field on a grid: float32, (B, 2*d_state, H, W). `before_noise`: what is "
-          "measured, the field before the noise of the last step.")
+          "before_noise"_a = false, docstrings::state)
       .def(
           "reset",
           [](BoundEngine& self, const std::string& kind, std::uint64_t seed, const Sides& grid,
@@ -328,11 +325,7 @@ NB_MODULE(_core, m) {
             });
           },
           "kind"_a, "seed"_a, "grid"_a = nb::none(), "universes"_a = 1, nb::kw_only(), "density"_a = 0.5,
-          "count"_a = 16, "width"_a = 4.0, "extent"_a = nb::none(),
-          "Starts `universes` universes at step 0 on `grid` (height, width), from the initial state `kind` "
-          "(soup, random, particles, gaussian or zeros) drawn with `seed`. Without a grid they are "
-          "unbounded, "
-          "and start as on a grid of `extent` (height, width): the law's training grid, or else (64, 64).")
+          "count"_a = 16, "width"_a = 4.0, "extent"_a = nb::none(), docstrings::reset)
       .def(
           "set_cells",
           [](BoundEngine& self, nb::object coordinates, nb::object amplitudes, std::int64_t universe) {
@@ -342,15 +335,13 @@ NB_MODULE(_core, m) {
           },
           "coordinates"_a, "amplitudes"_a, "universe"_a = 0,
           nb::sig("def set_cells(self, coordinates: object, amplitudes: object, universe: int = 0) -> None"),
-          "Starts unbounded at step 0 from the cells at `coordinates`, int64 (n, 2) as (x, y), with "
-          "`amplitudes`, complex64 (n, d_state). Other unbounded universes of the batch keep their cells.")
+          docstrings::set_cells)
       .def(
           "set_noise",
           [](BoundEngine& self, const std::string& name, double level) {
             self.without_gil([&](Engine& engine) { engine.set_noise({name, level}); });
           },
-          "name"_a, "level"_a = 0.0,
-          "Applies the channel `name` at rate `level` after every step; 'none' ends it.")
+          "name"_a, "level"_a = 0.0, docstrings::set_noise)
       .def(
           "add_particle",
           [](BoundEngine& self, std::int64_t x, std::int64_t y,
@@ -359,8 +350,7 @@ NB_MODULE(_core, m) {
             const auto psi = atheria::as_numbers(amplitudes);
             self.without_gil([&](Engine& engine) { engine.add_particles(place, psi, universe); });
           },
-          "x"_a, "y"_a, "amplitudes"_a, "universe"_a = 0,
-          "Puts d_state complex `amplitudes` into one cell, in place of what it held.")
+          "x"_a, "y"_a, "amplitudes"_a, "universe"_a = 0, docstrings::add_particle)
       .def(
           "add_particles",
           [](BoundEngine& self, nb::object coordinates, nb::object amplitudes, std::int64_t universe) {
@@ -371,9 +361,7 @@ NB_MODULE(_core, m) {
           "coordinates"_a, "amplitudes"_a, "universe"_a = 0,
           nb::sig("def add_particles(self, coordinates: object, amplitudes: object, universe: int = 0) -> "
                   "None"),
-          "Puts `amplitudes`, complex64 (n, d_state), into the cells at `coordinates`, int64 (n, 2) as (x, "
-          "y), "
-          "in place of what they held; of a cell that is there twice, the last counts.")
+          docstrings::add_particles)
       .def(
           "state_at",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t universe) {
@@ -381,7 +369,7 @@ NB_MODULE(_core, m) {
                 self.without_gil([&](Engine& engine) { return engine.window({x, y, 1, 1}, universe); });
             return as_numpy<std::complex<float>>(amplitudes(cell.flatten()));
           },
-          "x"_a, "y"_a, "universe"_a = 0, "The amplitudes of one cell: complex64, (d_state,).")
+          "x"_a, "y"_a, "universe"_a = 0, docstrings::state_at)
       .def(
           "cells",
           [](BoundEngine& self, std::int64_t universe, bool before_noise) {
@@ -393,8 +381,7 @@ NB_MODULE(_core, m) {
           "universe"_a = 0, "before_noise"_a = false,
           nb::sig("def cells(self, universe: int = 0, before_noise: bool = False) -> "
                   "tuple[NDArray[numpy.int64], NDArray[numpy.complex64]]"),
-          "The occupied cells: coordinates (n, 2) as (x, y), and amplitudes (n, d_state). "
-          "`before_noise`: as of `state`.")
+          docstrings::cells)
       .def(
           "window",
           [](BoundEngine& self, std::int64_t x, std::int64_t y, std::int64_t width, std::int64_t height,
@@ -402,16 +389,13 @@ NB_MODULE(_core, m) {
             return as_numpy<float>(self.without_gil(
                 [&](Engine& engine) { return engine.window({x, y, width, height}, universe); }));
           },
-          "x"_a, "y"_a, "width"_a, "height"_a, "universe"_a = 0,
-          "The field of the cells from (x, y) on: float32, (2*d_state, height, width). Wraps on a torus; "
-          "vacuum "
-          "outside a grid without one.")
+          "x"_a, "y"_a, "width"_a, "height"_a, "universe"_a = 0, docstrings::window)
       .def(
           "step_native",
           [](BoundEngine& self, std::int64_t steps) {
             return self.without_gil([&](Engine& engine) { return engine.step(steps, InterruptCheck()); });
           },
-          "steps"_a = 1, "Steps, then returns the number of occupied cells of all universes.")
+          "steps"_a = 1, docstrings::step_native)
       .def(
           "rollout",
           [](BoundEngine& self, std::int64_t steps, std::int64_t observe_every,
@@ -435,10 +419,7 @@ NB_MODULE(_core, m) {
           "steps"_a, "observe_every"_a, "stop"_a = std::vector<std::string>{},
           nb::sig("def rollout(self, steps: int, observe_every: int, stop: Sequence[str] = ()) -> "
                   "list[dict[str, typing.Any]]"),
-          "Steps, observing at the start, every `observe_every` steps and at the end: a list of "
-          "{'step', 'universes': [observables]}. `stop` names what ends it early: 'extinction', "
-          "'fixed_point', and 'blow_up', which keeps the last finite field instead of raising "
-          "OverflowError.")
+          docstrings::rollout)
       .def(
           "profile",
           [](BoundEngine& self, std::int64_t steps) {
@@ -455,32 +436,25 @@ NB_MODULE(_core, m) {
             return result;
           },
           "steps"_a = 100, nb::sig("def profile(self, steps: int = 100) -> list[dict[str, typing.Any]]"),
-          "Steps, and says where the time of a step on a grid goes, of a compiled law: a list of {'what', "
-          "'seconds', 'operations'}, the law's parts in their order, the step around the law, and what is in "
-          "none of them. Seconds are a step's, of the thread that steps, while the others are at their "
-          "shares "
-          "of the same part; operations are a step's multiplications and additions, of convolutions by their "
-          "definition.")
+          docstrings::profile)
       .def(
           "observables",
           [](BoundEngine& self) {
             return to_list(self.without_gil([](Engine& engine) { return engine.observables(); }));
           },
-          nb::sig("def observables(self) -> list[dict[str, float]]"),
-          "The observables of each universe, by name. Where it is unbounded, `occupancy` is the number of "
-          "occupied cells, and centre and radius are plain means.")
+          nb::sig("def observables(self) -> list[dict[str, float]]"), docstrings::observables)
       .def(
           "snapshot",
           [](BoundEngine& self) {
             return self.without_gil([](Engine& engine) { return engine.snapshot(); });
           },
-          "A copy of the universe: field, memory, step count, noise and seed.")
+          docstrings::snapshot)
       .def(
           "restore",
           [](BoundEngine& self, const Engine::Snapshot& snapshot) {
             self.without_gil([&](Engine& engine) { engine.restore(snapshot); });
           },
-          "snapshot"_a, "Brings the universe back, bit for bit.")
+          "snapshot"_a, docstrings::restore)
       .def_prop_ro(
           "step_count",
           [](BoundEngine& self) {

@@ -121,6 +121,7 @@ def test_cpp_includes_go_down() -> None:
             "pages.hpp",
             "integers.hpp",
             "text.hpp",
+            "docstrings.hpp",
         },
         {"numbers.hpp", "parallel.hpp", "winograd_weights.hpp"},
         {

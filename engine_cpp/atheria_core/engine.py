@@ -108,5 +108,13 @@ class Engine(_Engine):
         )
 
     def info(self) -> dict[str, Any]:
-        """What runs and how: backend and why, physics, noise, locality, cells evaluated a step."""
+        """What runs, and how.
+
+        Returns:
+            backend (compiled or torchscript) and why; device, precision, threads; d_state, stride (of which
+            grids are multiples), has_memory; local, and receptive_radius in cells, None where the law is not;
+            vacuum_stable, whether vacuum stays vacuum; the physics: gamma, epsilon, fire_rate, harmonic,
+            normalise, boundary; noise and noise_level; universe (grid, unbounded, or None), and
+            evaluated_cells, in which the last step evaluated the law, or else the next one will.
+        """
         return self._info()
