@@ -505,7 +505,8 @@ def profiles(result: Numbers) -> list[str]:
         f"its shares of the same parts. Parts of less than {SMALL_PART:.0%} are summed up. An activation "
         "takes time and counts no operation;",
         "Winograd's algorithm, for the unets' wide layers in float32 and nca's filters and first layer,",
-        "needs fewer than are counted.\n",
+        "needs fewer than are counted. With AVX-512, the step around a law that ends in a product of 16",
+        "channels is part of that product.\n",
         "| law | cells | part | ms | share | GFLOP/s | of the ceiling |",
         "|---|---|---|---|---|---|---|",
     ]

@@ -122,6 +122,21 @@ std::int64_t Region::filtered_chunk() const {
   return is_any ? kernels().winograd_width * WinogradProduct::tile * most_across : 0;
 }
 
+bool Region::ends_in_product(const std::vector<Operand>& outputs) const {
+  if (operators.empty()) return false;
+  const auto& last = operators.back();
+  const auto& instruction = last.instruction;
+  if (instruction.op != Op::convolve || instruction.activation != Activation::none || last.filtered)
+    return false;
+  if (static_cast<std::int64_t>(outputs.size()) != instruction.channels) return false;
+  auto row = last.first_row;
+  for (const auto& output : outputs) {
+    if (!output.is_local || output.row != row++) return false;
+  }
+  return std::none_of(stored.begin(), stored.end(),
+                      [&](const auto& kept) { return kept.second >= last.first_row && kept.second < row; });
+}
+
 void separate(Region::Operator& op) {
   auto operand = op.a.begin();
   for (const auto& stencil : op.instruction.stencils) {
@@ -237,8 +252,9 @@ void RegionRun::run_operator(std::size_t index, const float* const* cells, std::
   }
 }
 
-void RegionRun::run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours) {
-  for (std::size_t i = 0; i < region_.operators.size(); ++i) {
+void RegionRun::run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours,
+                    std::size_t operators) {
+  for (std::size_t i = 0; i < operators; ++i) {
     const auto& op = region_.operators[i];
     const Timed timed(profile_, at(op.value));
     const bool is_done = region_.reach > 0 && run_neighbours(op, out_[i].data());

@@ -81,6 +81,9 @@ struct Region {
   std::int64_t reach = 0;
   std::vector<std::pair<Plane, std::int64_t>> stored;  // planes to keep, and their local rows
 
+  // Whether the last operator is a product of the cell alone that makes just these, for nobody else.
+  bool ends_in_product(const std::vector<Operand>& outputs) const;
+
   // Cells that are run together.
   std::int64_t chunk() const;
   // The same, where some operator is `filtered`; none where none is.
@@ -104,8 +107,9 @@ class RegionRun {
   // Sees to an operator that reads neighbours, or leaves it alone and returns false. A row for each result.
   using RunNeighbours = std::function<bool(const Region::Operator& op, float* const* out)>;
 
-  // On `count` cells. cells: each source's.
-  void run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours);
+  // The first `operators` of the region, on `count` cells. cells: each source's.
+  void run(const float* const* cells, std::int64_t count, const RunNeighbours& run_neighbours,
+           std::size_t operators);
 
   // A local row's cells of the last run: results take turns in it.
   float* row(std::int64_t local) const { return scratch_.get() + local * row_size_; }

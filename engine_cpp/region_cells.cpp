@@ -136,7 +136,7 @@ void RegionCells::step_chunk(Scratch& scratch, const float* sums, const std::uin
   const auto chunk = region_.chunk();
   kernels().to_rows(sums, cells, static_cast<std::int64_t>(region_.sources.size()), scratch.rows.get(),
                     chunk);
-  scratch.run->run(scratch.sources.data(), cells, {});
+  scratch.run->run(scratch.sources.data(), cells, {}, region_.operators.size());
   if (fires != nullptr) std::copy(fires, fires + cells, scratch.fires.get());
   kernels().advance({scratch.psi.data(), scratch.delta.data(), scratch.out_rows.data(), channels_,
                      static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),

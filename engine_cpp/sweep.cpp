@@ -92,6 +92,15 @@ std::vector<bool> read_cells(const Region& region, const Finish& to, bool is_fil
   return result;
 }
 
+// Whether the region's last operator and the step around the law run as one.
+bool finishes_product(const Region& region, const Finish& to) {
+  return to.out != nullptr && to.physics != nullptr && kernels().advance_product != nullptr &&
+         static_cast<std::int64_t>(to.delta->size()) == Kernels::channels_of_product &&
+         region.ends_in_product(*to.delta) &&
+         std::none_of(to.psi->begin(), to.psi->end(),
+                      [](const Operand& operand) { return operand.is_local; });
+}
+
 // Runs the region and deals with what it makes; of one thread.
 class Worker {
  public:
@@ -108,6 +117,8 @@ class Worker {
         tallies_(tallies),
         cells_(sources.size()),
         is_read_(read_cells(region, finish, cut.is_filtered)),
+        product_(finishes_product(region, finish) ? &region.operators.back() : nullptr),
+        rows_(product_ != nullptr ? product_->a.size() : 0),
         neighbours_(region, sources, grid.height, grid.width, torus, cut.rows, cut.columns, cut.is_filtered),
         packed_size_(whole_vectors(std::max(region.chunk(), region.filtered_chunk()))) {
     const auto copies = static_cast<std::int64_t>(sources.size()) * packed_size_;
@@ -157,7 +168,7 @@ class Worker {
  private:
   void run_part(std::int64_t first, std::int64_t cells) {
     for (std::size_t s = 0; s < cells_.size(); ++s) cells_[s] = sources_[s].first - grid_.first() + first;
-    runner_.run(cells_.data(), cells, {});
+    runner_.run(cells_.data(), cells, {}, region_.operators.size());
     for (const auto& target : targets_) {
       const float* const row = runner_.row(target.row);
       std::copy(row, row + cells, target.plane + first);
@@ -172,9 +183,12 @@ class Worker {
     for (std::size_t s = 0; s < sources.size(); ++s) {
       cells_[s] = is_read_[s] ? packed(sources[s], s, chunk) : first_of(chunk, sources[s]);
     }
-    runner_.run(cells_.data(), chunk.cells(), [&](const Region::Operator& op, float* const* out) {
-      return neighbours_.run(op, sources, chunk, out);
-    });
+    runner_.run(
+        cells_.data(), chunk.cells(),
+        [&](const Region::Operator& op, float* const* out) {
+          return neighbours_.run(op, sources, chunk, out);
+        },
+        region_.operators.size() - (product_ != nullptr ? 1 : 0));
     for (const auto& target : targets_) {
       for (std::int64_t y = 0; y < chunk.height; ++y) {
         const float* const row = runner_.row(target.row) + y * chunk.width;
@@ -218,8 +232,10 @@ class Worker {
   // the other, else row by row.
   Tally finish(const Chunk& chunk, const std::vector<SourcePlane>& sources, const Chunk& there,
                const FieldPlanes& to) {
-    const Timed timed(finish_.profile, finish_.profile->around_law());
+    const Timed timed(finish_.profile,
+                      product_ != nullptr ? at(product_->value) : finish_.profile->around_law());
     const auto first = there.y * grid_.width + there.x;
+    for (std::size_t i = 0; i < rows_.size(); ++i) rows_[i] = located(product_->a[i]);
     for (std::size_t c = 0; c < out_.size(); ++c) {
       psi_[c] = located((*finish_.psi)[c]);
       delta_[c] = located((*finish_.delta)[c]);
@@ -238,6 +254,7 @@ class Worker {
         delta_[c] += next_row((*finish_.delta)[c]);
         out_[c] += grid_.width;
       }
+      for (std::size_t i = 0; i < rows_.size(); ++i) rows_[i] += next_row(product_->a[i]);
     }
     return sum;
   }
@@ -248,11 +265,25 @@ class Worker {
       return {};
     }
     const auto& physics = *finish_.physics;
-    return kernels().advance(
-        {psi_.data(), delta_.data(), out_.data(), static_cast<std::int64_t>(out_.size()),
-         static_cast<float>(1 - physics.gamma), static_cast<float>(physics.epsilon),
-         physics.normalise == Normalise::cell, finish_.fires == nullptr ? nullptr : finish_.fires + first},
-        cells);
+    const auto channels = static_cast<std::int64_t>(out_.size());
+    const Advance step{psi_.data(),
+                       delta_.data(),
+                       out_.data(),
+                       channels,
+                       static_cast<float>(1 - physics.gamma),
+                       static_cast<float>(physics.epsilon),
+                       physics.normalise == Normalise::cell,
+                       finish_.fires == nullptr ? nullptr : finish_.fires + first};
+    if (product_ == nullptr) return kernels().advance(step, cells);
+    const Product product{rows_.data(),
+                          static_cast<std::int64_t>(rows_.size()),
+                          product_->weights.data(),
+                          product_->bias.data(),
+                          nullptr,
+                          channels,
+                          Activation::none,
+                          0.0F};
+    return kernels().advance_product(product, step, cells);
   }
 
   const Region& region_;
@@ -268,7 +299,9 @@ class Worker {
   std::vector<Tally>& tallies_;  // of the chunks
   std::vector<const float*> cells_, psi_, delta_;
   std::vector<float*> out_;
-  std::vector<bool> is_read_;  // of the sources, cell by cell
+  std::vector<bool> is_read_;        // of the sources, cell by cell
+  const Region::Operator* product_;  // that runs as one with the step around the law, or null
+  std::vector<const float*> rows_;   // its inputs
   Neighbours neighbours_;
   std::int64_t packed_size_;
   float* packed_;

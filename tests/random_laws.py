@@ -271,7 +271,7 @@ def draw(
 ) -> RandomLaw:
     """A law of at most about `most_lines` operations. A local one keeps the vacuum, too."""
     boundary = "torus" if is_local else luck.choice(["torus", "zeros"])
-    draft = Draft(luck, luck.choice([1, 2, 3]), boundary, is_local)
+    draft = Draft(luck, luck.choice([1, 2, 3, 8]), boundary, is_local)
     draft.values.append(Value("psi", 2 * draft.d_state))
     for _ in range(luck.randrange(1, most_lines)):
         luck.choice(operations)(draft, draft.some())

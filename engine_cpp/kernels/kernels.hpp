@@ -251,6 +251,10 @@ struct Kernels {
   void (*sum)(const Sum& sum);
   void (*sum_nearest)(const NearestSums& task);
   Tally (*advance)(const Advance& step, std::int64_t cells);
+  // The same where `delta` is what a product without an activation makes of rows, which then need not be
+  // written; of fields of so many channels. Null where they do not stay in registers.
+  static constexpr std::int64_t channels_of_product = 16;
+  Tally (*advance_product)(const Product& product, const Advance& step, std::int64_t cells);
   Moments (*moments)(const float* in, const Rows& rows);  // of some thousand cells
   void (*max_of_pairs)(const float* upper, const float* lower, float* out, std::int64_t cells);
   void (*zip)(const float* even, const float* odd, float* out, std::int64_t cells);  // 2 * cells in `out`

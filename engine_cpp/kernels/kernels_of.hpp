@@ -313,10 +313,10 @@ std::int64_t total(Integers v) {
 }
 
 // Of so many channels, known beforehand where one vector of each stays in the registers; else two vectors at
-// once: the sums over channels are chains of additions.
-template <std::int64_t known, std::int64_t vectors, bool is_full>
+// once: the sums over channels are chains of additions. answer(c, v): the law's, of a channel and a vector.
+template <std::int64_t known, std::int64_t vectors, bool is_full, class Answer>
 inline void advance_block(const Advance& step, std::int64_t first, std::int64_t last, Vector& energies,
-                          Integers& cells) {
+                          Integers& cells, Answer answer) {
   const auto channels = known > 0 ? known : step.channels;
   Vector change[known > 0 ? known : most_channels][vectors];
   Vector density[vectors]{};
@@ -331,7 +331,7 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < vectors; ++v) {
       const Vector psi = load(step.psi[c] + first + v * lanes, count(v));
-      Vector phi = step.keep * psi + load(step.delta[c] + first + v * lanes, count(v));
+      Vector phi = step.keep * psi + answer(c, v);
       if (step.fires != nullptr) phi = psi + fires[v] * (phi - psi);
       density[v] += phi * phi;
       some[v] |= bits(phi);
@@ -370,18 +370,65 @@ inline Tally advance_all(const Advance& step, std::int64_t cells) {
   Integers occupied{};
   std::int64_t i = 0;
   for (; i + vectors * lanes <= cells; i += vectors * lanes) {
-    advance_block<known, vectors, true>(step, i, lanes, energies, occupied);
+    advance_block<known, vectors, true>(
+        step, i, lanes, energies, occupied,
+        [&](std::int64_t c, std::int64_t v) { return load(step.delta[c] + i + v * lanes); });
   }
-  for (; i < cells; i += lanes) advance_block<known, 1, false>(step, i, cells - i, energies, occupied);
+  for (; i < cells; i += lanes) {
+    advance_block<known, 1, false>(step, i, cells - i, energies, occupied, [&](std::int64_t c, std::int64_t) {
+      return load(step.delta[c] + i, cells - i);
+    });
+  }
   return {total(energies), total(occupied)};
 }
 
-Tally advance(const Advance& step, std::int64_t cells) {
 #if defined(__AVX512F__)
-  if (step.channels == 16) return advance_all<16, 1>(step, cells);
-#endif
-  return advance_all<0, 2>(step, cells);
+constexpr std::int64_t known_channels = Kernels::channels_of_product;
+
+Tally advance(const Advance& step, std::int64_t cells) {
+  return step.channels == known_channels ? advance_all<known_channels, 1>(step, cells)
+                                         : advance_all<0, 2>(step, cells);
 }
+
+// What `multiply` makes of a vector of each row, of all outputs.
+template <class Load>
+inline void multiply_vector(const Product& product, Load load_row, Vector (&sums)[known_channels]) {
+#pragma GCC unroll 16
+  for (std::int64_t o = 0; o < known_channels; ++o) sums[o] = splat(product.bias[o]);
+#pragma GCC unroll 2
+  for (std::int64_t k = 0; k < product.depth; ++k) {
+    const Vector x = load_row(product.rows[k]);
+#pragma GCC unroll 16
+    for (std::int64_t o = 0; o < known_channels; ++o) {
+      const auto* const block = product.weights + o / block_outputs * block_outputs * product.depth;
+      sums[o] += splat(block[k * block_outputs + o % block_outputs]) * x;
+    }
+  }
+}
+
+Tally advance_product(const Product& product, const Advance& step, std::int64_t cells) {
+  Vector energies{};
+  Integers occupied{};
+  Vector sums[known_channels];
+  const auto answer = [&](std::int64_t c, std::int64_t) { return sums[c]; };
+  std::int64_t i = 0;
+  for (; i + lanes <= cells; i += lanes) {
+    multiply_vector(product, [&](const float* row) { return load(row + i); }, sums);
+    advance_block<known_channels, 1, true>(step, i, lanes, energies, occupied, answer);
+  }
+  if (i < cells) {
+    multiply_vector(product, [&](const float* row) { return load(row + i, cells - i); }, sums);
+    // Beyond the last cell there is no matter, whatever the bias.
+    for (auto& sum : sums) sum = _mm512_maskz_mov_ps(first_lanes(cells - i), sum);
+    advance_block<known_channels, 1, false>(step, i, cells - i, energies, occupied, answer);
+  }
+  return {total(energies), total(occupied)};
+}
+#else
+Tally advance(const Advance& step, std::int64_t cells) { return advance_all<0, 2>(step, cells); }
+
+constexpr decltype(Kernels::advance_product) advance_product = nullptr;
+#endif
 
 // Calls use(i, x, is_inside) with all vectors x of rows, the i-th of four sums to add to, and 1 where a cell
 // is.
@@ -618,6 +665,7 @@ const Kernels ATHERIA_KERNELS = {
     .sum = sum,
     .sum_nearest = sum_nearest,
     .advance = advance,
+    .advance_product = advance_product,
     .moments = moments,
     .max_of_pairs = max_of_pairs,
     .zip = zip,
