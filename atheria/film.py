@@ -103,21 +103,18 @@ class Film:
     def add(self, frame: Frame) -> None:
         """Adds a frame; all have the same shape."""
         self.frames += 1
-        if self._draw is not None:
-            self._encode(frame)
-            return
         self._held.append(frame)
-        if self._top is not None or len(self._held) == SETTLING:
+        if self._draw is not None or self._top is not None or len(self._held) == SETTLING:
             self._release()
 
     def _release(self) -> None:
         if not self._held:
             return
-        top = self._top if self._top is not None else self._view.top(self._held)
-        self._draw = canvas(self._view, self._held[0], top, self._title, self._side)
-        for frame in self._held:
-            self._encode(frame)
-        self._held.clear()
+        if self._draw is None:
+            top = self._top if self._top is not None else self._view.top(self._held)
+            self._draw = canvas(self._view, self._held[0], top, self._title, self._side)
+        while self._held:  # each once, also where an interrupt comes between
+            self._encode(self._held.pop(0))
 
     def _encode(self, frame: Frame) -> None:
         assert self._draw is not None

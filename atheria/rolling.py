@@ -78,7 +78,7 @@ def roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] 
     Args:
         engine: At the start.
         config: What to look at, and when.
-        folder: Where a film goes.
+        folder: Where a film lies until the rollout is written.
         extent: Of an unbounded universe, see `atheria.watch.watch`.
 
     Raises:
@@ -95,8 +95,9 @@ def roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] 
     progress = Progress(config.steps, "step")
     started = time.perf_counter()
     view = VIEWS[config.view]()
-    with _Camera(config, folder, view) as camera:
-        try:
+    camera = _Camera(config, folder, view)
+    try:
+        with camera:
             for mark, _ in groupby(merge(*observed_marks, strip_marks, film_marks)):
                 before = engine.step_count
                 is_shown = mark in strip_marks or mark in film_marks
@@ -104,21 +105,20 @@ def roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] 
                 stopped, earlier = _advance(
                     engine, first + mark, mark in strip_marks, looks_back, config.stop
                 )
-                if engine.step_count > before or mark == 0:
-                    if stopped or any(mark in marks for marks in observed_marks):
-                        seen.observe()
-                    if stopped or mark in strip_marks:
-                        seen.measure(earlier, is_start=engine.step_count == first)
-                    if not stopped and mark in film_marks:
-                        camera.add(Frame(engine.step_count, seen.watch.field(), earlier.field))
+                if stopped or any(mark in marks for marks in observed_marks):
+                    seen.observe()
+                if stopped or mark in strip_marks:
+                    seen.measure(earlier, is_start=engine.step_count == first)
                 if stopped:
                     break
+                if mark in film_marks:
+                    camera.add(Frame(engine.step_count, seen.watch.field(), earlier.field))
                 progress.advance({"energy": seen.energy()}, engine.step_count - before)
-        except KeyboardInterrupt:
-            if not seen.is_anything:
-                raise
-            is_interrupted, stopped = True, f"interrupted at step {engine.step_count}"
-            seen.observe()
+    except KeyboardInterrupt:
+        if not seen.is_anything:
+            raise
+        is_interrupted, stopped = True, f"interrupted at step {engine.step_count}"
+        seen.observe()
     seconds = time.perf_counter() - started
     progress.close()
     film = camera.film
@@ -145,6 +145,11 @@ class _Observed(NamedTuple):
     evaluated_cells: int
 
 
+class _Measured(NamedTuple):
+    step: int
+    values: dict[str, NDArray[np.float64]]
+
+
 class _Seen:
     """What of an engine's universes was seen along the way.
 
@@ -156,7 +161,7 @@ class _Seen:
         self.watch = watch
         self._engine = engine
         self._observed: list[_Observed] = []
-        self._measured: list[dict[str, NDArray[np.float64]]] = []
+        self._measured: list[_Measured] = []
 
     @property
     def is_anything(self) -> bool:
@@ -175,11 +180,15 @@ class _Seen:
         return self._observed[-1].universes[0]["energy"]
 
     def measure(self, earlier: _Earlier, is_start: bool) -> None:
-        """Takes down a frame, and what only Python measures."""
+        """Takes down a frame, and what only Python measures, unless that has been at this step."""
+        step = self._engine.step_count
+        if self._measured and self._measured[-1].step == step:
+            return
         drift = np.full(len(self._observed[0].universes), 0.0 if is_start else np.nan)
         if earlier.observed is not None:
             drift = step_drift(earlier.observed, self._engine.observables())
-        self._measured.append(self.watch.look(earlier.field) | {"step_drift": drift})
+        found = self.watch.look(earlier.field) | {"step_drift": drift}
+        self._measured.append(_Measured(step, found))
 
     def rollout(self) -> Rollout:
         """All of it, with the field as it is now."""
@@ -193,8 +202,8 @@ class _Seen:
             frames=self.watch.frames()[: len(self._measured)],  # an interrupted look has left one more
             cells_a_pixel=self.watch.cells_a_pixel(),
             measured={
-                name: np.stack([values[name] for values in self._measured])
-                for name in self._measured[0]
+                name: np.stack([at.values[name] for at in self._measured])
+                for name in self._measured[0].values
                 if name not in observed[0][0]
             },
             psi=None if is_unbounded else self._engine.state(),
@@ -213,7 +222,7 @@ class _Camera:
     def __init__(self, config: RolloutConfig, folder: Path, view: View) -> None:
         self.film: Film | None = None
         if config.film is not None:
-            self.film = Film(folder / f"film.{config.film}", view, "native rollout", config.film_scale)
+            self.film = Film(folder / f".rolling.{config.film}", view, "native rollout", config.film_scale)
 
     def __enter__(self) -> "_Camera":
         self._try(lambda film: film.__enter__())
@@ -222,6 +231,8 @@ class _Camera:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            kind = error = trace = None  # what there is of the film is whole
         self._try(lambda film: film.__exit__(kind, error, trace))
 
     def add(self, frame: Frame) -> None:
@@ -238,7 +249,8 @@ class _Camera:
             self.film = None
             with suppress(OSError):
                 film.__exit__(type(error), error, None)
-            warn(f"'{short(film.path)}' could not be written ({error}); the rollout goes on without it")
+            where = short(film.path.parent)
+            warn(f"the film could not be written to '{where}' ({error}); the rollout goes on without it")
 
 
 def _advance(

@@ -93,14 +93,21 @@ def run(config: RolloutConfig) -> Rollout:
     if run_id is None or config.tracking.mode == "off":
         name = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         folder = _home(config) / name
-        return _ended(_finish(roll(engine, config, folder, settings.get("extent")), config, settings, folder))
+        result = roll(engine, config, folder, settings.get("extent"))
+        if result.is_interrupted:  # which leaves alone what an earlier rollout has finished there
+            folder = folder.with_name(f"{name}-step{engine.step_count}")
+        return _ended(_finish(result, config, settings, folder))
     tracking, parent = _beside(run_id, config.tracking)
     where = "unbounded" if settings["grid"] == "unbounded" else "{}x{}".format(*settings["grid"])
     name = f"rollout-{config.steps}-{where}-seed{settings['seed']}"
     with start_run(tracking, _home(config), name, {KIND_TAG: "rollout"}, parent) as logged:
         logged.log_params(settings)
         rolled = roll(engine, config, logged.folder, settings.get("extent"))
-        result = replace(rolled, run_id=logged.run_id)
+        result = _finish(replace(rolled, run_id=logged.run_id), config, settings, logged.folder)
+        logged.log_file(result.folder / "field.npz", "rollout")
+        logged.log_file(result.folder / STRIP, "pictures")
+        if result.film is not None:
+            logged.log_file(result.film, "pictures")
         everything = [(result.steps, result.observables), (_frame_steps(result), result.measured)]
         if result.psi is None:
             everything.append(
@@ -111,11 +118,6 @@ def run(config: RolloutConfig) -> Rollout:
                 logged.log({f"rollout/{k}": v[index].mean() for k, v in curves.items()}, int(step))
         if result.stopped:
             logged.set_tag("atheria.stopped", result.stopped)
-        result = _finish(result, config, settings, logged.folder)
-        logged.log_file(result.folder / "field.npz", "rollout")
-        logged.log_file(result.folder / STRIP, "pictures")
-        if result.film is not None:
-            logged.log_file(result.film, "pictures")
         _ended(result)
     print(f"run       {logged.run_id}, child of {parent}")
     print("\n  ".join(["next", *how_to_look(tracking, config.output)]))
@@ -153,6 +155,7 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         engine.load_model(law, chosen_physics(config.physics))
         begin = _begin if config.resume is None else _resume
         settings = begin(engine, config, description)
+        engine.rollout(0, 1, stop=config.stop)  # refused now, if at all
     info = engine.info()
     if info["universe"] == "unbounded":
         where: dict[str, Any] = {"grid": "unbounded"}
@@ -307,7 +310,11 @@ def _finish(result: Rollout, config: RolloutConfig, settings: dict[str, Any], fo
     with room_in(folder):
         atomically(folder / "field.npz", lambda file: _write_field(file, result))
         save_snapshot(result.universe, folder / UNIVERSE)
-        atomically(folder / SETTINGS, lambda file: file.write_text(json.dumps(settings, indent=2)))
+        ended = {"last_step": int(result.steps[-1]), "stopped": result.stopped}
+        atomically(folder / SETTINGS, lambda file: file.write_text(json.dumps(settings | ended, indent=2)))
+        if result.film is not None:
+            film = folder / f"film{result.film.suffix}"
+            result = replace(result, film=result.film.replace(film))
         strip.save(_picture(result, config), folder / STRIP)
     print(f"field     {short(folder / 'field.npz')}")
     print(f"universe  {short(folder / UNIVERSE)}, which resume=... goes on with")

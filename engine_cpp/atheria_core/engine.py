@@ -74,15 +74,21 @@ class Engine(_Engine):
         proven.check(path, self._d_state, arguments)
         had_state = self.has_state
         self._load_model(os.fspath(path), **arguments)
-        if had_state and not self.has_state:
-            warnings.warn(
-                f"the field that the engine had does not suit '{os.fspath(path)}' (`d_state`, `stride`, or a "
-                "law that cannot run unbounded), and is dropped; set_state or reset starts another",
-                stacklevel=2,
-            )
+        is_dropped = had_state and not self.has_state
         if description is not None and not self.has_state and description.initial_state.kind != "file":
             height, width = description.training_grid
             self.start(description.initial_state, description.seed, (height, width))
+        if is_dropped:
+            now = (
+                "the universe that the artifact describes has begun"
+                if self.has_state
+                else "there is none now"
+            )
+            warnings.warn(
+                f"the field that the engine had does not suit '{os.fspath(path)}' (`d_state`, `stride`, or a "
+                f"law that cannot run unbounded), and is dropped; {now}",
+                stacklevel=2,
+            )
 
     def start(
         self,

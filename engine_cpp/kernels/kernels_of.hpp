@@ -331,7 +331,7 @@ inline void advance_block(const Advance& step, std::int64_t first, std::int64_t 
 #pragma GCC unroll 2
     for (std::int64_t v = 0; v < vectors; ++v) {
       const Vector psi = load(step.psi[c] + first + v * lanes, count(v));
-      Vector phi = step.keep * psi + answer(c, v);
+      Vector phi = multiply_add(splat(step.keep), psi, answer(c, v));
       if (step.fires != nullptr) phi = psi + fires[v] * (phi - psi);
       density[v] += phi * phi;
       some[v] |= bits(phi);

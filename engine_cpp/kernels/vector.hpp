@@ -30,6 +30,17 @@ inline Vector load(const float* from) {
 
 inline void store(float* to, Vector v) { std::memcpy(to, &v, sizeof v); }
 
+// a b + c, rounded once where the CPU can: the compiler does so of itself, but not everywhere.
+inline Vector multiply_add(Vector a, Vector b, Vector c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_ps(a, b, c);
+#elif defined(__AVX2__)
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
 #if defined(__AVX512F__)
 inline __mmask16 first_lanes(std::int64_t count) { return static_cast<__mmask16>((1U << count) - 1); }
 #elif defined(__AVX2__)
@@ -175,7 +186,8 @@ inline Vector exp_within(Vector x) {
   const auto [power, rest] = split(x);
   return power * rest * rise(rest) + power;
 }
-// exp(x) - 1. Near 0, where the difference would lose all digits, the power is 1.
+// exp(x) - 1. Near 0, where the difference would lose all digits, the power is 1. Relative error 5e-7, of the
+// first power that is not.
 inline Vector exp_less_one_within(Vector x) {
   const auto [power, rest] = split(x);
   return power * rest * rise(rest) + (power - 1.0F);
