@@ -491,7 +491,8 @@ def of_peak(most: float | None) -> list[str]:
     if most is None:
         return []
     return [
-        f"The peak is {most:.0f} GFLOP/s: multiply-adds in float32, on registers alone (`peak.cpp`).",
+        f"The peak is {most:.0f} GFLOP/s, before the rest: multiply-adds in float32, on registers alone",
+        "(`peak.cpp`).",
         "Activations and the step around a law multiply too, and count no operation.",
     ]
 
@@ -531,6 +532,8 @@ def profile_cells(parts: list[Numbers], ceiling_of_kind: float) -> list[list[str
     sums = {key: sum(part[key] for part in small) for key in ("seconds", "operations")}
     if sums["seconds"] > NOTHING * whole:  # else another part has their operations in it
         shown.insert(-2, {"what": f"{len(small)} others", **sums})
+    if shown[-2]["seconds"] == 0:
+        del shown[-2]  # the step around the law is part of a product
     rows = []
     for part in shown:
         speed = part["operations"] / part["seconds"] / 1e9 if part["seconds"] else 0
