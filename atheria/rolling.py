@@ -121,7 +121,7 @@ def roll(engine: Engine, config: RolloutConfig, folder: Path, extent: list[int] 
         seen.observe()
     seconds = time.perf_counter() - started
     progress.close()
-    film = camera.film
+    film = camera.film if camera.film is not None and camera.film.path.is_file() else None
     shown = "" if film is None else f" and a film of {film.frames} frames"
     print(f"rate      {(engine.step_count - first) / seconds:.1f} steps/s with observables{shown}")
     return replace(

@@ -208,6 +208,11 @@ def test_a_rollout_goes_on_from_its_folder_and_says_what_changes(
     assert (
         "until step 2 that universe was of law unet, gamma 0.01; it goes on with law mlp, gamma 0.5" in said
     )
+    for damaged in ("{", "[]", '{"law": "mlp"}'):
+        (begun.folder / "rollout.json").write_text(damaged)
+        with pytest.raises(UserError, match="rollout.json' is not what a rollout wrote: .*; remove it"):
+            rollout([law, f"resume={begun.folder}"])
+    (begun.folder / "rollout.json").unlink()
     with pytest.raises(UserError, match="got its field; give '.*universe.npz'"):
         rollout([law, f"resume={begun.folder / 'field.npz'}"])
     for given in ("seed=0", "universes=1"):

@@ -240,14 +240,19 @@ def _warn_of_changes(resumed: Path, settings: dict[str, Any]) -> None:
     earlier = resumed.with_name(SETTINGS)
     if not earlier.is_file():
         return
-    before = json.loads(earlier.read_text())
-    changed = ["law"] if before["law_sha256"] != settings["law_sha256"] else []
-    changed += [key for key, value in settings["physics"].items() if before["physics"][key] != value]
-    if changed:
+    try:
+        before = json.loads(earlier.read_text())
+        changed = ["law"] if before["law_sha256"] != settings["law_sha256"] else []
+        changed += [key for key, value in before["physics"].items() if settings["physics"].get(key) != value]
         was, now = (
             ", ".join(f"{key} {({'law': of['law']} | of['physics'])[key]}" for key in changed)
             for of in (before, settings)
         )
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{short(earlier)}' is not what a rollout wrote: {error!r}; remove it to go on without it"
+        ) from None
+    if changed:
         warn(f"until step {settings['first_step']} that universe was of {was}; it goes on with {now}")
 
 
