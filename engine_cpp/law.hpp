@@ -55,8 +55,8 @@ class Law {
     const at::Tensor& reference_energy;  // (B, 1, 1, 1), that `global` normalisation restores
     std::uint64_t seed;
     std::int64_t step;  // how many have been taken, by which chance goes
-    std::int64_t most =
-        1;  // to take at once; several where chance has no part in them and no total is restored
+    // To take at once; several only where chance has no part in them and no total is restored.
+    std::int64_t most = 1;
   };
   struct Advanced {
     at::Tensor psi;  // contiguous

@@ -33,8 +33,8 @@ struct Physics {
   double epsilon = 0.0;    // cells of norm <= epsilon become vacuum
   double fire_rate = 1.0;  // probability that a cell updates, (0, 1]
   Normalise normalise = Normalise::none;
-  Boundary boundary =
-      Boundary::torus;  // of the law, which pads so by itself; what wraps around it goes by it
+  // Of the law, which pads so by itself; windows, centres and the reach of `harmonic` go by it.
+  Boundary boundary = Boundary::torus;
   Harmonic harmonic{};
 
   // Throws std::invalid_argument where a value is outside its range.

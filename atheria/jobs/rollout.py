@@ -155,7 +155,8 @@ def _start(config: RolloutConfig, law: Path) -> tuple[Engine, dict[str, Any]]:
         engine.load_model(law, chosen_physics(config.physics))
         begin = _begin if config.resume is None else _resume
         settings = begin(engine, config, description)
-        engine.rollout(0, 1, stop=config.stop)  # refused now, if at all
+        if config.stop:
+            engine.rollout(0, 1, stop=config.stop)  # refused now, if at all
     info = engine.info()
     if info["universe"] == "unbounded":
         where: dict[str, Any] = {"grid": "unbounded"}
